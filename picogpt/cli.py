@@ -1,0 +1,205 @@
+"""What every command line of picogpt shares: arguments for Fire, the prompt, the text on stdout, and polite ends.
+
+stdout holds the answer and nothing else; progress and messages go to stderr.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import re
+import signal
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+from picogpt import UserError
+
+T = TypeVar("T")
+Parameters = Mapping[str, inspect.Parameter]
+
+FLAG = re.compile(r"--?([A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
+
+
+@contextmanager
+def polite_ends() -> Iterator[None]:
+    """Ends the program as its user expects: one line for a mistake, quietly on Ctrl-C and on a closed pipe."""
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a character gets "?"
+    try:
+        yield
+        sys.stdout.flush()
+    except UserError as error:
+        message = str(error).replace("\n", " ")
+        print(f"{program_name()}: error: {message}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _flush_or_forget()
+        os.kill(os.getpid(), signal.SIGINT)  # so that a shell sees how the program ended
+    except BrokenPipeError:
+        _flush_or_forget()
+        sys.exit(128 + 13)  # as a program does that SIGPIPE ends
+
+
+def _nowhere() -> TextIO:
+    """For a stream that was closed before the program began."""
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
+def _flush_or_forget() -> None:
+    """Flush stdout; where nobody reads it any more, let it go, or Python complains when it exits."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def program_name() -> str:
+    path = Path(sys.argv[0])
+    return f"python -m {path.parent.name}" if path.name == "__main__.py" else path.name
+
+
+def run(function: Callable[..., None], argv: list[str] | None = None) -> None:
+    """Call a function with the command line's arguments, through Fire.
+
+    Fire alone would read a prompt as Python (`[1, 2]`, `1e5`, `True`), take one like `--` for its own, and complain
+    of a misspelt flag only after the work is done. So the arguments are checked against the function's parameters
+    first and each is handed over as --name=value with a parser made from its annotation (str, int, float or bool).
+    """
+    parameters = inspect.signature(function, eval_str=True).parameters
+    arguments = named_arguments(sys.argv[1:] if argv is None else argv, parameters)
+    import fire  # takes a twentieth of a second, so not before the arguments are known to be good
+
+    if arguments is None:
+        trace = fire.trace.FireTrace(function, name=program_name())
+        print(fire.helptext.HelpText(function, trace))
+        return
+    parsers = {name: parser_for(parameter) for name, parameter in parameters.items()}
+    fire.Fire(
+        fire.decorators.SetParseFns(**parsers)(function), [f"--{name}={value}" for name, value in arguments.items()]
+    )
+
+
+def named_arguments(argv: list[str], parameters: Parameters) -> dict[str, str] | None:
+    """The arguments by the names of the parameters they are for; None where help was asked for.
+
+    --name value, --name=value and --na-me are flags; everything behind a "--" and everything that does not look like
+    a flag is positional. Raises UserError for a flag that is unknown, twice there or has no value, and for too many
+    positional arguments.
+    """
+    named: dict[str, str] = {}
+    positional: list[str] = []
+    rest = list(argv)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--" and rest:
+            positional += rest
+            break
+        flag = FLAG.fullmatch(argument)
+        if flag is None or re.search(r"\s", flag[1]):
+            positional.append(argument)
+            continue
+        name, value = flag[1].replace("-", "_"), flag[2]
+        if name in ("h", "help"):
+            return None
+        if name not in parameters or not argument.startswith("--"):
+            raise UserError(unknown_flag(argument, name, parameters))
+        if name in named:
+            raise UserError(f"expected --{name} once, found it twice")
+        if value is None and annotated_type(parameters[name]) is bool:
+            value = "True"
+        elif value is None:
+            if not rest:
+                raise UserError(f"expected a value after --{name}, found nothing")
+            value = rest.pop(0)
+        named[name] = value
+    return named | positional_arguments(positional, named, parameters)
+
+
+def positional_arguments(positional: list[str], named: dict[str, str], parameters: Parameters) -> dict[str, str]:
+    if positional and positional[-1] == "--" and len(positional) > 1:
+        positional.pop()  # a last "--" with nothing behind it
+    names = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD and name not in named]
+    if len(positional) > len(names):
+        found = " and ".join(map(repr, positional))
+        expected = f"one {names[0]}" if len(names) == 1 else f"{len(names)} arguments besides flags"
+        raise UserError(f"expected {expected}, found {found}: put quotes around text that has spaces")
+    return dict(zip(names, positional, strict=False))
+
+
+def unknown_flag(argument: str, name: str, parameters: Parameters) -> str:
+    nearest = difflib.get_close_matches(name, parameters, n=1, cutoff=0.5) or [
+        known for known in parameters if known.startswith(name)
+    ]
+    hint = f"did you mean --{nearest[0]}?" if nearest else f"known are --{', --'.join(parameters)}"
+    return f"unknown flag {argument.split('=')[0]}: {hint} (text that begins with a dash goes behind --)"
+
+
+def annotated_type(parameter: inspect.Parameter) -> Any:
+    """The type in an annotation, `int` for `int | None`."""
+    if isinstance(parameter.annotation, types.UnionType):
+        return next(t for t in typing.get_args(parameter.annotation) if t is not type(None))
+    return parameter.annotation
+
+
+def parser_for(parameter: inspect.Parameter) -> Callable[[str], Any]:
+    expected = annotated_type(parameter)
+
+    def parse(value: str) -> Any:
+        try:
+            if expected is bool:
+                return {"true": True, "false": False}[value.lower()]
+            return expected(value)
+        except (ValueError, KeyError):
+            kind = {int: "a whole number", float: "a number", bool: "True or False"}[expected]
+            raise UserError(f"--{parameter.name}: expected {kind}, found {value!r}") from None
+
+    return parse
+
+
+def read_prompt(prompt: str | None) -> str:
+    """The prompt, or what a pipe brings, less its last newline; bytes that are no UTF-8 become surrogate escapes."""
+    if prompt is not None:
+        return prompt
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UserError(f'expected a prompt, found none: {program_name()} "Once upon a time"; --help tells more')
+    text = sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape")
+    return re.sub(r"\r?\n\Z", "", text)
+
+
+def write(pieces: Iterable[str]) -> None:
+    """Write pieces of text to stdout as they come, and a newline at the end. Raises UserError on a full disk."""
+    try:
+        for piece in pieces:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _flush_or_forget()
+        raise UserError(f"cannot write the text to stdout: {error.strerror}") from None
+
+
+def write_samples(texts: Iterable[str]) -> None:
+    """Write several texts, each under a heading like that of OpenAI's scripts."""
+    for number, text in enumerate(texts, start=1):
+        write([f"{'=' * 40} SAMPLE {number} {'=' * 40}\n", text])
+
+
+def progress(tokens: Iterable[T], total: int, beside_text: bool = False) -> Iterable[T]:
+    """A bar on stderr while tokens are generated, unless stderr is no terminal or text is written beside it."""
+    if not sys.stderr.isatty() or (beside_text and sys.stdout.isatty()):
+        return tokens
+    from tqdm import tqdm
+
+    return tqdm(tokens, "generating", total=total, unit="token", leave=False)

@@ -1,0 +1,297 @@
+"""GPT-2 in NumPy, from token ids to text: the model, its cache, generation and the command line, top to bottom.
+
+The functions are those of the tutorial "GPT in 60 Lines of NumPy"; their keyword names are the keys of the nested
+dict of weights, so `**params` and `**block` hand each function its own. Formulas follow OpenAI's model.py.
+
+References:
+- Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2)
+- https://github.com/openai/gpt-2/blob/master/src/model.py and sample.py
+- https://jaykmody.com/blog/gpt-from-scratch
+
+The letters of the shapes:
+
+    n_vocab   tokens in the vocabulary               124M: 50257
+    n_ctx     positions the model can see                   1024
+    n_embd    width of a hidden state                        768
+    n_head    attention heads                                 12
+    d_head    n_embd / n_head, width of one head              64
+    n_layer   transformer blocks                              12
+    n_seq     positions in this call; n_past before them are in the cache; n_k = n_past + n_seq
+    ...       any batch axes, or none
+
+Everything is float32: a Python float keeps an array float32, a NumPy float64 scalar would make it float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from picogpt import UserError, cli, sampling, utils
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Array = NDArray[Any]
+    Params = dict[str, Any]
+
+QUERY_BLOCK = 32  # their scores stay in the processor's cache
+
+
+def gelu(x: Array) -> Array:  # [...] -> [...]
+    """0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): Hendrycks and Gimpel 2016, in its tanh form."""
+    t = x * x  # in place from here on: one new array instead of eight
+    t *= 0.044715
+    t += 1
+    t *= x
+    t *= math.sqrt(2 / math.pi)
+    np.tanh(t, out=t)
+    t += 1
+    t *= x
+    t *= 0.5
+    return t
+
+
+def softmax(x: Array) -> Array:  # [..., n] -> [..., n]
+    x = x - np.max(x, axis=-1, keepdims=True)  # the largest is e^0, so nothing overflows
+    np.exp(x, out=x)
+    x /= np.sum(x, axis=-1, keepdims=True)
+    return x
+
+
+def layer_norm(x: Array, g: Array, b: Array, eps: float = 1e-5) -> Array:  # [..., n_embd] -> [..., n_embd]
+    """Mean 0 and variance 1 over the last axis, then scaled by g and shifted by b (Ba et al. 2016)."""
+    x = x - np.mean(x, axis=-1, keepdims=True)
+    x /= np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps)
+    x *= g
+    x += b
+    return x
+
+
+def linear(x: Array, w: Array, b: Array) -> Array:  # [..., n_in], [n_in, n_out], [n_out] -> [..., n_out]
+    y = x.reshape(-1, x.shape[-1]) @ w  # all batch axes in one product: w is read once
+    y += b
+    return y.reshape(*x.shape[:-1], -1)
+
+
+def ffn(x: Array, c_fc: Params, c_proj: Params) -> Array:  # [..., n_seq, n_embd] -> [..., n_seq, n_embd]
+    a = gelu(linear(x, **c_fc))  # [..., n_seq, n_embd] -> [..., n_seq, 4*n_embd]
+    return linear(a, **c_proj)  # [..., n_seq, 4*n_embd] -> [..., n_seq, n_embd]
+
+
+def attention(q: Array, k: Array, v: Array, mask: Array) -> Array:
+    # [..., n_q, d_head], [..., n_k, d_head], [..., n_k, d_head], [n_q, n_k] -> [..., n_q, d_head]
+    scores = (q / math.sqrt(q.shape[-1])) @ k.swapaxes(-1, -2)  # [..., n_q, n_k]
+    scores += mask
+    return softmax(scores) @ v
+
+
+def causal_attention(q: Array, k: Array, v: Array) -> Array:
+    """Each position looks at itself and back. Blocks of queries look only at the keys up to their last one."""
+    n_seq, n_past = q.shape[-2], k.shape[-2] - q.shape[-2]
+    out = np.empty_like(q)
+    for start in range(0, n_seq, QUERY_BLOCK):
+        block = slice(start, start + QUERY_BLOCK)
+        n_k = n_past + min(start + QUERY_BLOCK, n_seq)
+        mask = causal_mask(q[..., block, :].shape[-2], n_k)
+        out[..., block, :] = attention(q[..., block, :], k[..., :n_k, :], v[..., :n_k, :], mask)
+    return out
+
+
+def causal_mask(n_q: int, n_k: int) -> Array:  # -> [n_q, n_k]
+    """0 where the last n_q of n_k positions may look, -1e10 where not: the future."""
+    return np.triu(np.full((n_q, n_k), -1e10, np.float32), k=1 + n_k - n_q)
+
+
+def mha(
+    x: Array, c_attn: Params, c_proj: Params, n_head: int, kv_cache: KVCache | None = None, layer: int = 0
+) -> Array:  # [..., n_seq, n_embd] -> [..., n_seq, n_embd]
+    *batch, n_seq, n_embd = x.shape
+
+    # project to queries, keys and values, and split each into heads
+    qkv = linear(x, **c_attn).reshape(*batch, n_seq, 3, n_head, n_embd // n_head)
+    q, k, v = np.moveaxis(qkv, (-3, -2), (0, -3))  # 3 x [..., n_head, n_seq, d_head]
+
+    # look also at the positions before
+    if kv_cache is not None:
+        k, v = kv_cache.extend(layer, k, v)  # 2 x [..., n_head, n_k, d_head]
+
+    # each head attends on its own, all of them in one batched product
+    x = causal_attention(q, k, v)  # [..., n_head, n_seq, d_head]
+
+    # merge the heads and mix them
+    x = x.swapaxes(-2, -3).reshape(*batch, n_seq, n_embd)
+    return linear(x, **c_proj)
+
+
+def transformer_block(
+    x: Array, mlp: Params, attn: Params, ln_1: Params, ln_2: Params, n_head: int,
+    kv_cache: KVCache | None = None, layer: int = 0,
+) -> Array:  # [..., n_seq, n_embd] -> [..., n_seq, n_embd]  # fmt: skip
+    x = x + mha(layer_norm(x, **ln_1), **attn, n_head=n_head, kv_cache=kv_cache, layer=layer)
+    x += ffn(layer_norm(x, **ln_2), **mlp)
+    return x
+
+
+def hidden_states(
+    inputs: ArrayLike, wte: Array, wpe: Array, blocks: list[Params], ln_f: Params, n_head: int,
+    kv_cache: KVCache | None = None,
+) -> Array:  # [..., n_seq] -> [..., n_seq, n_embd]  # fmt: skip
+    """The model without its head. New positions follow those in the cache, which then holds these too."""
+    inputs = np.asarray(inputs)
+    n_past = 0 if kv_cache is None else kv_cache.length
+    n_seq = inputs.shape[-1]
+    if n_past + n_seq > len(wpe):
+        raise UserError(f"the model sees {len(wpe)} positions, found {n_past + n_seq}: give it fewer tokens")
+    x = wte[inputs] + wpe[n_past : n_past + n_seq]
+    for layer, block in enumerate(blocks):
+        x = transformer_block(x, **block, n_head=n_head, kv_cache=kv_cache, layer=layer)
+    if kv_cache is not None:
+        kv_cache.length += n_seq
+    return layer_norm(x, **ln_f)
+
+
+def gpt2(
+    inputs: ArrayLike, wte: Array, wpe: Array, blocks: list[Params], ln_f: Params, n_head: int,
+    kv_cache: KVCache | None = None,
+) -> Array:  # [..., n_seq] -> [..., n_seq, n_vocab]  # fmt: skip
+    """The logits of the token that comes after each of the positions in `inputs`.
+
+    With a cache, `inputs` are only the new tokens: those before them are not computed again.
+    """
+    x = hidden_states(inputs, wte, wpe, blocks, ln_f, n_head, kv_cache)
+    return logits(x, wte)
+
+
+def logits(x: Array, wte: Array) -> Array:  # [..., n_embd] -> [..., n_vocab]
+    return (x.reshape(-1, x.shape[-1]) @ wte.T).reshape(*x.shape[:-1], -1)
+
+
+class KVCache:
+    """The keys and values of every layer at the positions seen so far: `length` of at most `max_length`.
+
+    They lie in one array [n_layer, 2, ..., n_head, max_length, d_head], allocated once, filled by `extend`.
+    """
+
+    def __init__(self, n_layer: int, n_head: int, d_head: int, max_length: int, batch: tuple[int, ...] = ()):
+        self.array = np.empty((n_layer, 2, *batch, n_head, max_length, d_head), np.float32)
+        self.length = 0
+
+    def extend(self, layer: int, k: Array, v: Array) -> tuple[Array, Array]:
+        """Put k and v, [..., n_head, n_seq, d_head], behind the past; returns all of both, [..., n_head, n_k, d_head].
+
+        `length` stays until every layer has been extended: then the caller adds n_seq to it.
+        """
+        end = self.length + k.shape[-2]
+        keys, values = self.array[layer]
+        if end > keys.shape[-2]:
+            raise UserError(f"the cache was made for {keys.shape[-2]} positions, found {end}: make a longer one")
+        keys[..., self.length : end, :] = k
+        values[..., self.length : end, :] = v
+        return keys[..., :end, :], values[..., :end, :]
+
+    def repeat(self, n: int) -> KVCache:
+        """A cache for n continuations of the one sequence in this one."""
+        n_layer, _, n_head, max_length, d_head = self.array.shape
+        copies = KVCache(n_layer, n_head, d_head, max_length, (n,))
+        copies.array[..., : self.length, :] = self.array[:, :, None, :, : self.length]
+        copies.length = self.length
+        return copies
+
+
+def generate(
+    inputs: list[int], params: Params, n_head: int, n_tokens_to_generate: int, *,
+    temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, seed: int | None = None,
+    nsamples: int | None = None, stop_id: int | None = None,
+) -> Iterator[Any]:  # fmt: skip
+    """Continue the token ids `inputs`, yielding each new id as soon as it is known.
+
+    temperature 0 is greedy; above, ids are drawn (see sampling.py), the same ones for the same seed.
+    With nsamples, that many continuations are made as one batch whose prompt is run once: each step yields a list of
+    nsamples ids. The ids end before stop_id; in a batch, a row that has met stop_id yields stop_id until all have.
+
+    Raises UserError when a setting is out of range or prompt and new tokens are more than n_ctx.
+    """
+    sampling.check_sampling(temperature, top_k, top_p)
+    check_length(len(inputs), n_tokens_to_generate, len(params["wpe"]))
+    wte, blocks = params["wte"], params["blocks"]
+    kv_cache = KVCache(len(blocks), n_head, wte.shape[1] // n_head, len(inputs) + n_tokens_to_generate)
+    rngs = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(nsamples or 1)]
+    new = np.array(inputs)  # [n_seq], then [1] or [nsamples, 1]
+    stopped = np.zeros(nsamples or (), bool)
+    for step in range(n_tokens_to_generate):
+        x = hidden_states(new, **params, n_head=n_head, kv_cache=kv_cache)[..., -1, :]
+        if nsamples and step == 0:
+            x = np.repeat(x[None], nsamples, axis=0)  # [n_embd] -> [nsamples, n_embd]
+            kv_cache = kv_cache.repeat(nsamples)
+        ids = sampling.next_ids(logits(x, wte), rngs, temperature, top_k, top_p)
+        if stop_id is not None:
+            ids = np.where(stopped, stop_id, ids)
+            stopped = ids == stop_id
+            if stopped.all():
+                return
+        yield ids.tolist()
+        new = ids[..., None]
+
+
+def check_length(n_prompt: int, n_tokens_to_generate: int, n_ctx: int) -> None:
+    if n_prompt == 0:
+        raise UserError("generation starts from one token or more, found none: give it a prompt")
+    if n_tokens_to_generate < 0:
+        raise UserError(f"n_tokens_to_generate must be 0 or more, found {n_tokens_to_generate}")
+    if n_prompt + n_tokens_to_generate > n_ctx:
+        raise UserError(
+            f"the model sees {n_ctx} tokens, found {n_prompt} in the prompt + {n_tokens_to_generate} to generate: "
+            f"shorten the prompt or use --n_tokens_to_generate {max(n_ctx - n_prompt, 0)} or less"
+        )
+
+
+def main(
+    prompt: str | None = None, *, n_tokens_to_generate: int = 40, model_size: str = "124M", models_dir: str = "models",
+    temperature: float | None = None, top_k: int = 0, top_p: float = 1.0, seed: int | None = None, nsamples: int = 1,
+) -> None:  # fmt: skip
+    """Continue a prompt with GPT-2: the text goes to stdout as it is generated, everything else to stderr.
+
+    Without temperature, top_k and top_p the most likely token is taken each time (greedy).
+
+    Args:
+        prompt: the text to continue; read from a pipe when it is not given; "" starts a new text
+        n_tokens_to_generate: tokens at most; the text ends earlier at <|endoftext|>
+        model_size: 124M, 355M, 774M, 1558M (downloaded when needed), shakespeare (bundled), or a directory's name in
+            models_dir
+        models_dir: where models are kept
+        temperature: 0 is greedy; 1 draws from the model's own distribution, less is more careful
+        top_k: draw only from the k most likely tokens; 0 from all
+        top_p: draw only from the most likely tokens that together have probability p; 1 from all
+        seed: the same seed gives the same text
+        nsamples: that many texts, generated as one batch
+    """
+    if temperature is None:
+        temperature = 1.0 if top_k > 0 or top_p < 1 else 0.0
+    sampling.check_sampling(temperature, top_k, top_p)
+    if nsamples < 1:
+        raise UserError(f"nsamples must be 1 or more, found {nsamples}")
+    if seed is not None and seed < 0:
+        raise UserError(f"seed must be 0 or more, found {seed}")
+    prompt = cli.read_prompt(prompt)
+
+    # the tokenizer first: a prompt that is too long is refused before the weights are loaded, or even downloaded
+    encoder, hparams = utils.load_encoder_and_hparams(model_size, models_dir)
+    input_ids = encoder.encode(prompt) or encoder.start_of_text()
+    check_length(len(input_ids), n_tokens_to_generate, hparams["n_ctx"])
+    params = utils.load_params(model_size, models_dir, hparams)
+
+    output_ids = generate(
+        input_ids, params, hparams["n_head"], n_tokens_to_generate, temperature=temperature, top_k=top_k, top_p=top_p,
+        seed=seed, nsamples=nsamples if nsamples > 1 else None, stop_id=encoder.end_of_text,
+    )  # fmt: skip
+    if nsamples == 1:
+        cli.write(encoder.decode_stream(cli.progress(output_ids, n_tokens_to_generate, beside_text=True)))
+    else:
+        steps = list(cli.progress(output_ids, n_tokens_to_generate))  # n_seq x [nsamples]
+        rows = ([ids[row] for ids in steps] for row in range(nsamples))
+        cli.write_samples(encoder.decode(takewhile(lambda i: i != encoder.end_of_text, row)) for row in rows)
