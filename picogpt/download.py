@@ -50,7 +50,8 @@ def fetch_missing(model_size: str, model_dir: Path, names: tuple[str, ...]) -> N
     except requests.RequestException as error:
         raise UserError(
             f"cannot fetch {model_size} from {weights_url()} ({_reason(error)}): "
-            f"put {', '.join(names)} into {model_dir} by hand, or use the bundled model, which needs no network: --model_size shakespeare"
+            f"put {', '.join(names)} into {model_dir} by hand, "
+            "or use the bundled model, which needs no network: --model_size shakespeare"
         ) from None
     except OSError as error:
         raise UserError(
