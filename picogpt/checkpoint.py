@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,14 @@ def _affine(name: str, n: int) -> dict[str, tuple[int, ...]]:
 
 def _matrix(name: str, n_in: int, n_out: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}/w": (n_in, n_out), f"{name}/b": (n_out,)}
+
+
+def random_tensors(hparams: Mapping[str, int], seed: int, std: float = 0.02) -> Iterator[tuple[str, Array]]:
+    """Seeded tensors of a model's shapes for tests and benchmarks: normal, gains around 1, the rest around 0."""
+    rng = np.random.default_rng(seed)
+    for name, shape in param_shapes(hparams).items():
+        tensor = rng.standard_normal(shape, dtype=np.float32) * np.float32(std)
+        yield name, tensor + np.float32(name.endswith("/g"))
 
 
 def nested(tensors: Mapping[str, Array]) -> Params:
