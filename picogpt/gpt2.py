@@ -219,6 +219,8 @@ def generate(
     sampling.check_sampling(temperature, top_k, top_p)
     check_length(len(inputs), n_tokens_to_generate, len(params["wpe"]))
     wte, blocks = params["wte"], params["blocks"]
+    if unknown := [token_id for token_id in inputs if not 0 <= token_id < len(wte)]:
+        raise UserError(f"expected ids from 0 to {len(wte) - 1}, found {unknown[0]}")
     kv_cache = KVCache(len(blocks), n_head, wte.shape[1] // n_head, len(inputs) + n_tokens_to_generate)
     rngs = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(nsamples or 1)]
     new = np.array(inputs)  # [n_seq], then [1] or [nsamples, 1]

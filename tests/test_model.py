@@ -1,0 +1,216 @@
+"""Every layer, and the model as a whole, against PyTorch and Hugging Face's GPT2LMHeadModel on random weights."""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+
+from picogpt import UserError, checkpoint, gpt2
+from picogpt.gpt2 import KVCache
+
+SHAPES = [
+    {"n_vocab": 97, "n_ctx": 32, "n_embd": 24, "n_head": 3, "n_layer": 2},
+    {"n_vocab": 50, "n_ctx": 80, "n_embd": 64, "n_head": 1, "n_layer": 1},
+    {"n_vocab": 300, "n_ctx": 100, "n_embd": 160, "n_head": 5, "n_layer": 4},
+    {"n_vocab": 50257, "n_ctx": 1024, "n_embd": 64, "n_head": 4, "n_layer": 2},
+]
+
+
+def random_params(hparams, seed=0):
+    return checkpoint.nested(dict(checkpoint.random_tensors(hparams, seed, std=0.2)))
+
+
+def random_ids(hparams, *shape, seed=1):
+    return np.random.default_rng(seed).integers(0, hparams["n_vocab"], shape)
+
+
+def random_array(*shape, seed=2):
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def new_cache(hparams, max_length, batch=()):
+    return KVCache(hparams["n_layer"], hparams["n_head"], hparams["n_embd"] // hparams["n_head"], max_length, batch)
+
+
+def assert_close(ours, theirs):
+    """Within 1e-4 of the largest, which is what float32 allows after a few thousand additions in another order."""
+    assert ours.dtype == np.float32
+    theirs = np.asarray(theirs)
+    assert ours.shape == theirs.shape
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
+
+
+@pytest.fixture(params=SHAPES, ids=lambda h: f"{h['n_embd']}x{h['n_layer']}x{h['n_head']}")
+def hparams(request):
+    return request.param
+
+
+@pytest.fixture
+def params(hparams):
+    return random_params(hparams)
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch", reason="the independent implementation is PyTorch's: pip install torch")
+
+
+@pytest.fixture
+def their_gpt2(torch, hparams):
+    """Logits from ids, by transformers' GPT2LMHeadModel with the same weights."""
+    transformers = pytest.importorskip("transformers", reason="the independent GPT-2 is that of transformers")
+    config = transformers.GPT2Config(
+        vocab_size=hparams["n_vocab"], n_positions=hparams["n_ctx"], n_embd=hparams["n_embd"],
+        n_head=hparams["n_head"], n_layer=hparams["n_layer"], bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    model = transformers.GPT2LMHeadModel(config).eval()
+    tensors = checkpoint.random_tensors(hparams, seed=0, std=0.2)
+    state = {name_in_transformers(name): torch.from_numpy(tensor) for name, tensor in tensors}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert (missing, unexpected) == (["lm_head.weight"], [])  # the head is wte
+
+    def logits(ids):
+        with torch.no_grad():
+            return model(torch.from_numpy(ids)[None]).logits[0].numpy()
+
+    return logits
+
+
+def name_in_transformers(name):
+    name = re.sub(r"^h(\d+)/", r"h/\1/", name).replace("/", ".")
+    name = re.sub(r"\.b$", ".bias", name)
+    return "transformer." + re.sub(r"(\.[gw]|(?<=wte)|(?<=wpe))$", ".weight", name)
+
+
+# layer by layer
+
+
+def test_gelu(torch):
+    x = np.linspace(-12, 12, 1001, dtype=np.float32)
+    assert_close(gpt2.gelu(x), torch.nn.functional.gelu(torch.from_numpy(x), approximate="tanh"))
+
+
+def test_softmax(torch):
+    x = random_array(3, 4, 50) * 30
+    assert_close(gpt2.softmax(x), torch.softmax(torch.from_numpy(x), -1))
+
+
+def test_softmax_of_large_numbers_does_not_overflow():
+    assert gpt2.softmax(np.float32([1e4, 1e4, -1e10])).tolist() == [0.5, 0.5, 0]
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1, 1e3])
+def test_layer_norm(torch, scale):
+    x, g, b = random_array(5, 64) * np.float32(scale) + 3, random_array(64, seed=3), random_array(64, seed=4)
+    tx, tg, tb = map(torch.from_numpy, (x, g, b))
+    theirs = torch.nn.functional.layer_norm(tx, (64,), tg, tb, eps=1e-5)
+    assert_close(gpt2.layer_norm(x, g, b), theirs)
+
+
+def test_linear(torch):
+    x, w, b = random_array(2, 7, 24), random_array(24, 5), random_array(5)
+    theirs = torch.nn.functional.linear(torch.from_numpy(x), torch.from_numpy(w.T.copy()), torch.from_numpy(b))
+    assert_close(gpt2.linear(x, w, b), theirs)
+
+
+@pytest.mark.parametrize("n_seq", [1, 2, gpt2.QUERY_BLOCK, gpt2.QUERY_BLOCK + 1, 3 * gpt2.QUERY_BLOCK - 1])
+def test_causal_attention(torch, n_seq):
+    q, k, v = (random_array(2, 3, n_seq, 16, seed=seed) for seed in range(3))
+    theirs = torch.nn.functional.scaled_dot_product_attention(*map(torch.from_numpy, (q, k, v)), is_causal=True)
+    assert_close(gpt2.causal_attention(q, k, v), theirs)
+
+
+def test_attention_with_a_past(torch):
+    q, k, v = random_array(3, 2, 16), random_array(3, 9, 16, seed=3), random_array(3, 9, 16, seed=4)
+    may_look = torch.ones(2, 9, dtype=torch.bool).tril(diagonal=7)
+    theirs = torch.nn.functional.scaled_dot_product_attention(*map(torch.from_numpy, (q, k, v)), attn_mask=may_look)
+    assert_close(gpt2.causal_attention(q, k, v), theirs)
+
+
+def test_arguments_are_left_as_they_were():
+    x = random_array(4, 8)
+    before = x.copy()
+    gpt2.gelu(x), gpt2.softmax(x), gpt2.layer_norm(x, x[0], x[1]), gpt2.linear(x, x.T, x[:, 0])
+    gpt2.causal_attention(x, x, x)
+    np.testing.assert_array_equal(x, before)
+
+
+# the whole model
+
+
+def lengths(hparams):
+    return [1, 2, 7, hparams["n_ctx"] // 2, hparams["n_ctx"]]
+
+
+def test_logits_of_all_positions(hparams, params, their_gpt2):
+    for n_seq in lengths(hparams):
+        ids = random_ids(hparams, n_seq)
+        assert_close(gpt2.gpt2(ids.tolist(), **params, n_head=hparams["n_head"]), their_gpt2(ids))
+
+
+def test_logits_with_a_cache_in_one_step(hparams, params, their_gpt2):
+    for n_seq in lengths(hparams):
+        ids = random_ids(hparams, n_seq)
+        cache = new_cache(hparams, n_seq)
+        assert_close(gpt2.gpt2(ids, **params, n_head=hparams["n_head"], kv_cache=cache), their_gpt2(ids))
+        assert cache.length == n_seq
+
+
+@pytest.mark.parametrize("n_first", [1, 2, 6])
+def test_logits_with_a_cache_split_anywhere(hparams, params, their_gpt2, n_first):
+    n_seq = hparams["n_ctx"]
+    ids = random_ids(hparams, n_seq)
+    cache = new_cache(hparams, n_seq)
+    splits = [0, n_first, n_first + 1, n_seq // 2, n_seq - 1, n_seq]
+    ours = [
+        gpt2.gpt2(ids[start:end], **params, n_head=hparams["n_head"], kv_cache=cache)
+        for start, end in itertools.pairwise(splits)
+    ]
+    assert_close(np.concatenate(ours), their_gpt2(ids))
+
+
+@pytest.mark.parametrize("batch", [(1,), (4,), (2, 3)])
+def test_a_batch_is_its_rows(hparams, params, batch):
+    ids = random_ids(hparams, *batch, 9)
+    cache = new_cache(hparams, 9, batch)
+    together = gpt2.gpt2(ids, **params, n_head=hparams["n_head"])
+    cached = [
+        gpt2.gpt2(part, **params, n_head=hparams["n_head"], kv_cache=cache) for part in (ids[..., :5], ids[..., 5:])
+    ]
+    for row in np.ndindex(batch):
+        alone = gpt2.gpt2(ids[row], **params, n_head=hparams["n_head"])
+        assert_close(together[row], alone)
+        assert_close(np.concatenate(cached, axis=-2)[row], alone)
+
+
+def test_later_tokens_do_not_change_earlier_logits(hparams, params):
+    ids = random_ids(hparams, hparams["n_ctx"])
+    changed = ids.copy()
+    changed[20:] = (changed[20:] + 1) % hparams["n_vocab"]
+    n_head = hparams["n_head"]
+    before, after = (gpt2.gpt2(x, **params, n_head=n_head)[:20] for x in (ids, changed))
+    assert_close(before, after)
+
+
+def test_a_repeated_cache_goes_on_like_the_one(hparams, params):
+    ids = random_ids(hparams, 8)
+    cache = new_cache(hparams, 10)
+    gpt2.gpt2(ids[:7], **params, n_head=hparams["n_head"], kv_cache=cache)
+    copies = cache.repeat(3)
+    alone = gpt2.gpt2(ids[7:], **params, n_head=hparams["n_head"], kv_cache=cache)
+    together = gpt2.gpt2(np.tile(ids[7:], (3, 1)), **params, n_head=hparams["n_head"], kv_cache=copies)
+    for row in together:
+        assert_close(row, alone)
+
+
+def test_more_positions_than_the_model_sees_are_refused():
+    hparams = SHAPES[0]
+    with pytest.raises(UserError, match="sees 32 positions, found 33"):
+        gpt2.gpt2(random_ids(hparams, 33), **random_params(hparams), n_head=3)
+
+
+def test_more_positions_than_the_cache_holds_are_refused():
+    hparams = SHAPES[0]
+    with pytest.raises(UserError, match="made for 4 positions, found 5"):
+        gpt2.gpt2(random_ids(hparams, 5), **random_params(hparams), n_head=3, kv_cache=new_cache(hparams, 4))
