@@ -23,7 +23,7 @@ from picogpt import UserError
 T = TypeVar("T")
 Parameters = Mapping[str, inspect.Parameter]
 
-FLAG = re.compile(r"--?([A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
+FLAG = re.compile(r"--?(?P<name>[A-Za-z][\w-]*)(?:=(?P<value>.*))?", re.DOTALL)
 
 
 @contextmanager
@@ -79,6 +79,7 @@ def run(function: Callable[..., None], argv: list[str] | None = None) -> None:
     import fire  # takes a twentieth of a second, so not before the arguments are known to be good
 
     if arguments is None:
+        function.__annotations__ = inspect.get_annotations(function, eval_str=True)  # which the help shows
         trace = fire.trace.FireTrace(function, name=program_name())
         print(fire.helptext.HelpText(function, trace))
         return
@@ -91,56 +92,58 @@ def run(function: Callable[..., None], argv: list[str] | None = None) -> None:
 def named_arguments(argv: list[str], parameters: Parameters) -> dict[str, str] | None:
     """The arguments by the names of the parameters they are for; None where help was asked for.
 
-    --name value, --name=value and --na-me are flags; everything behind a "--" and everything that does not look like
-    a flag is positional. Raises UserError for a flag that is unknown, twice there or has no value, and for too many
-    positional arguments.
+    --name value, --name=value, --na-me and -n (where only one name begins so) are flags; what does not look like a
+    flag is positional, and so is what comes behind a "--" at the end. Raises UserError for a flag that is unknown,
+    there twice or has no value, and for too many positional arguments.
     """
     named: dict[str, str] = {}
     positional: list[str] = []
+    names = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     rest = list(argv)
     while rest:
         argument = rest.pop(0)
-        if argument == "--" and rest:
+        if argument == "--" and 1 <= len(rest) <= len(names) - len(positional):
             positional += rest
             break
         flag = FLAG.fullmatch(argument)
-        if flag is None or re.search(r"\s", flag[1]):
+        if flag is None:
             positional.append(argument)
             continue
-        name, value = flag[1].replace("-", "_"), flag[2]
-        if name in ("h", "help"):
+        if flag["name"] in ("h", "help"):
             return None
-        if name not in parameters or not argument.startswith("--"):
-            raise UserError(unknown_flag(argument, name, parameters))
+        name = flag_name(argument, flag["name"].replace("-", "_"), parameters)
         if name in named:
             raise UserError(f"expected --{name} once, found it twice")
-        if value is None and annotated_type(parameters[name]) is bool:
-            value = "True"
-        elif value is None:
-            if not rest:
-                raise UserError(f"expected a value after --{name}, found nothing")
-            value = rest.pop(0)
-        named[name] = value
-    return named | positional_arguments(positional, named, parameters)
-
-
-def positional_arguments(positional: list[str], named: dict[str, str], parameters: Parameters) -> dict[str, str]:
-    if positional and positional[-1] == "--" and len(positional) > 1:
-        positional.pop()  # a last "--" with nothing behind it
-    names = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD and name not in named]
+        named[name] = flag["value"] if flag["value"] is not None else flag_value(parameters[name], rest)
+    names = [name for name in names if name not in named]
     if len(positional) > len(names):
-        found = " and ".join(map(repr, positional))
-        expected = f"one {names[0]}" if len(names) == 1 else f"{len(names)} arguments besides flags"
-        raise UserError(f"expected {expected}, found {found}: put quotes around text that has spaces")
-    return dict(zip(names, positional, strict=False))
+        expected = f"{len(names)} argument{'s' * (len(names) != 1)} without a flag ({', '.join(names)})"
+        found = f"{len(positional)}: {' and '.join(map(repr, positional))}"
+        raise UserError(f"expected {expected}, found {found}; put quotes around text that has spaces")
+    return named | dict(zip(names, positional, strict=False))
 
 
-def unknown_flag(argument: str, name: str, parameters: Parameters) -> str:
-    nearest = difflib.get_close_matches(name, parameters, n=1, cutoff=0.5) or [
-        known for known in parameters if known.startswith(name)
-    ]
+def flag_name(argument: str, name: str, parameters: Parameters) -> str:
+    """The parameter that a flag names; its first letter alone will do behind one dash. Raises UserError."""
+    if argument.startswith("--"):
+        if name in parameters:
+            return name
+    elif len(name) == 1 and len(found := [known for known in parameters if known.startswith(name)]) == 1:
+        return found[0]
+    nearest = difflib.get_close_matches(name, parameters, n=1, cutoff=0.5)
+    nearest += [known for known in parameters if known.startswith(name)]
     hint = f"did you mean --{nearest[0]}?" if nearest else f"known are --{', --'.join(parameters)}"
-    return f"unknown flag {argument.split('=')[0]}: {hint} (text that begins with a dash goes behind --)"
+    raise UserError(
+        f"unknown flag {argument.split('=')[0]}: {hint} (text that begins with a dash goes last, behind --)"
+    )
+
+
+def flag_value(parameter: inspect.Parameter, rest: list[str]) -> str:
+    if annotated_type(parameter) is bool:
+        return "True"
+    if not rest:
+        raise UserError(f"expected a value after --{parameter.name}, found nothing")
+    return rest.pop(0)
 
 
 def annotated_type(parameter: inspect.Parameter) -> Any:

@@ -258,7 +258,8 @@ def main(
 ) -> None:  # fmt: skip
     """Continue a prompt with GPT-2: the text goes to stdout as it is generated, everything else to stderr.
 
-    Without temperature, top_k and top_p the most likely token is taken each time (greedy).
+    Without temperature, top_k and top_p the most likely token is taken each time (greedy). For example:
+    python gpt2.py "Once upon a time" --temperature 0.8 --top_k 40
 
     Args:
         prompt: the text to continue; read from a pipe when it is not given; "" starts a new text
