@@ -1,0 +1,118 @@
+"""How fast picogpt is beside the bare matrix products it cannot do without: `make bench`.
+
+A model of 124M's shape with random weights. Ours and the bare products take turns, since the speed of a shared
+machine's memory changes from minute to minute: the ratio within one run is what counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.measure import HPARAMS_124M, in_turns, machine, random_124m, spread
+from picogpt import gpt2
+from picogpt.gpt2 import KVCache
+
+if TYPE_CHECKING:
+    from picogpt.gpt2 import Array, Params
+
+ROUNDS = 9
+N_HEAD = HPARAMS_124M["n_head"]
+STEPS = 16  # tokens timed at a time when decoding
+
+
+def matrices(params: Params) -> Iterator[Array]:
+    """Every matrix that a hidden state is multiplied by, but for the head."""
+    for block in params["blocks"]:
+        for part, name in (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj")):
+            yield block[part][name]["w"]
+
+
+def bare_products(params: Params, n_rows: int, n_logits: int) -> Callable[[], None]:
+    """One `x @ w` for each matrix with n_rows rows, and the head with n_logits: the work that no program gets round."""
+    weights = list(matrices(params))
+    x = {n_in: np.ones((n_rows, n_in), np.float32) for n_in in {w.shape[0] for w in weights}}
+    head = params["wte"].T
+
+    def run() -> None:
+        for w in weights:
+            x[w.shape[0]] @ w
+        x[head.shape[0]][:n_logits] @ head
+
+    return run
+
+
+def random_ids(*shape: int) -> Array:
+    return np.random.default_rng(0).integers(0, HPARAMS_124M["n_vocab"], shape)
+
+
+def decode(params: Params, n_prompt: int, nsamples: int | None = None) -> Callable[[], float]:
+    """Seconds per step of generation behind a prompt that is already in the cache."""
+
+    def run() -> float:
+        ids = gpt2.generate(random_ids(n_prompt).tolist(), params, N_HEAD, STEPS + 1, nsamples=nsamples)
+        next(ids)
+        start = time.perf_counter()
+        steps = len(list(ids))
+        return (time.perf_counter() - start) / steps
+
+    return run
+
+
+def prefill(params: Params, n_prompt: int) -> Callable[[], None]:
+    def run() -> None:
+        cache = KVCache(HPARAMS_124M["n_layer"], N_HEAD, HPARAMS_124M["n_embd"] // N_HEAD, n_prompt)
+        x = gpt2.hidden_states(random_ids(n_prompt), **params, n_head=N_HEAD, kv_cache=cache)
+        gpt2.logits(x[-1], params["wte"])
+
+    return run
+
+
+def repeated(function: Callable[[], None], times: int) -> Callable[[], float]:
+    def run() -> float:
+        start = time.perf_counter()
+        for _ in range(times):
+            function()
+        return (time.perf_counter() - start) / times
+
+    return run
+
+
+def report(title: str, seconds: dict[str, list[float]], tokens: dict[str, int]) -> None:
+    """Tokens per second, and the ratio to the first contestant round by round."""
+    print(f"\n{title}")
+    base = next(iter(seconds))
+    for name, times in seconds.items():
+        ratios = [own / other for own, other in zip(seconds[base], times, strict=True)]
+        rate = spread([tokens[name] / t for t in times])
+        print(f"  {name:32} {rate:>26} tokens/s   {spread(ratios):>20} of the bare steps")
+
+
+def main() -> None:
+    print(machine())
+    print(f"medians (quartiles) of {ROUNDS} rounds in turns")
+    _, params = random_124m()
+
+    contestants: dict[str, Callable[[], float | None]] = {
+        "bare products, one row": repeated(bare_products(params, 1, 1), STEPS),
+        "decode after 32 tokens": decode(params, 32),
+        "decode after 900 tokens": decode(params, 900),
+        "decode 8 samples": decode(params, 32, nsamples=8),
+        "decode 16 samples": decode(params, 32, nsamples=16),
+    }
+    tokens = dict(zip(contestants, (1, 1, 1, 8, 16), strict=True))
+    report("decode: one step", in_turns(contestants, ROUNDS), tokens)
+
+    for n_prompt in (512, 1000):
+        contestants = {
+            f"bare products, {n_prompt} rows": bare_products(params, n_prompt, 1),
+            f"prefill of {n_prompt} tokens": prefill(params, n_prompt),
+        }
+        report(f"prefill: {n_prompt} tokens", in_turns(contestants, ROUNDS), dict.fromkeys(contestants, n_prompt))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Shared by the benchmarks: the model of 124M's shape, turns, medians, and what machine this is."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from picogpt import checkpoint
+
+ROOT = Path(__file__).resolve().parent.parent
+BENCH_DIR = ROOT / ".bench"
+HPARAMS_124M = {"n_vocab": 50257, "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12}
+
+
+def random_124m() -> tuple[Path, dict]:
+    """Directory and weights of a converted model of 124M's shape with seeded random weights, made when needed."""
+    model_dir = BENCH_DIR / "random-124M"
+    if not checkpoint.is_converted(model_dir):
+        print("making a random model of 124M's shape ...", file=sys.stderr)
+        shutil.rmtree(model_dir, ignore_errors=True)
+        model_dir.mkdir(parents=True)
+        checkpoint.save_params(checkpoint.random_tensors(HPARAMS_124M, seed=0), model_dir)
+    return model_dir, checkpoint.open_params(model_dir, HPARAMS_124M)
+
+
+def in_turns(contestants: dict[str, Callable[[], float | None]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each contestant in each round, A B C A B C ..., after one round that does not count.
+
+    A contestant may return its own seconds (to leave its preparation out); else the call is timed.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for round_number in range(rounds + 1):
+        for name, contestant in contestants.items():
+            start = time.perf_counter()
+            own = contestant()
+            elapsed = time.perf_counter() - start if own is None else own
+            if round_number:
+                seconds[name].append(elapsed)
+    return seconds
+
+
+def spread(values: list[float]) -> str:
+    """Median and, in brackets, the quartiles."""
+    low, middle, high = statistics.quantiles(values, n=4)
+    digits = 0 if middle >= 100 else 1 if middle >= 10 else 2
+    return f"{middle:.{digits}f} ({low:.{digits}f}..{high:.{digits}f})"
+
+
+def machine() -> str:
+    """One line about the processor, the versions and the BLAS that NumPy found."""
+    pinned = [f"{name}={value}" for name, value in os.environ.items() if name.startswith(("OPENBLAS_", "OMP_", "MKL_"))]
+    line = (
+        f"{_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, NumPy {np.__version__}, {_blas()}"
+    )
+    return line + (f"; PINNED by {', '.join(pinned)}" if pinned else "")
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    names = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((line.split(": ")[1] for line in names if line.startswith("model name")), platform.processor())
+
+
+def _blas() -> str:
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]
+    blas = next(info for info in threadpool_info() if info["user_api"] == "blas")
+    return f"{blas['internal_api']} {blas['version']} ({blas.get('architecture')}, {blas['num_threads']} threads)"
