@@ -37,10 +37,10 @@ def assert_refused(process, *words: str) -> None:
 
 @pytest.fixture(scope="module")
 def slow_model(tmp_path_factory):
-    """A model that takes seconds for all its tokens, so that it can be stopped on the way."""
+    """A model that takes seconds for a text of a few kB, so that it can be watched and stopped on the way."""
     models_dir = tmp_path_factory.mktemp("models")
-    make_model(models_dir, "slow", TINY | {"n_ctx": 8192, "n_layer": 24, "n_embd": 48})
-    return ["--models_dir", str(models_dir), "--model_size", "slow", "--n_tokens_to_generate", "8000"]
+    make_model(models_dir, "slow", TINY | {"n_ctx": 2048, "n_layer": 32, "n_embd": 48})
+    return ["--models_dir", str(models_dir), "--model_size", "slow", "--n_tokens_to_generate", "1500"]
 
 
 # prompts
@@ -209,7 +209,7 @@ print({{"tensorflow", "requests", "tqdm", "torch", "numpy.testing"}} & set(sys.m
 def test_text_is_printed_as_it_is_generated(slow_model):
     with subprocess.Popen([sys.executable, ROOT / "gpt2.py", "x", *slow_model], stdout=subprocess.PIPE) as process:
         assert process.stdout.read(20)
-        assert process.poll() is None  # thousands of tokens are still to come
+        assert process.poll() is None  # most tokens are still to come
         process.kill()
 
 
@@ -220,7 +220,7 @@ def test_ctrl_c_ends_at_once_with_what_was_printed(slow_model):
         assert process.stdout.read(20)
         process.send_signal(signal.SIGINT)
         stderr = process.stderr.read()
-        assert len(process.stdout.read()) < 20_000  # the whole text would be longer
+        assert len(process.stdout.read()) < 1000  # the whole text would be longer
         assert (process.wait(), stderr) == (-signal.SIGINT, b"")
 
 
