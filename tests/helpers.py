@@ -39,14 +39,18 @@ def write_small_files(model_dir: Path, hparams: dict[str, int] = TINY) -> None:
     (model_dir / "hparams.json").write_text(json.dumps(hparams))
 
 
+COMMAND = [sys.executable, str(ROOT / "gpt2.py")]
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}  # it would hide much
+
+
 def run(*arguments: str | bytes, stdin: bytes | None = None, env: dict[str, str] | None = None, cwd: Path = ROOT):
     """`python gpt2.py ARGUMENTS` as a process, to its end: .stdout and .stderr are bytes."""
+    source = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
     return subprocess.run(
-        [sys.executable, ROOT / "gpt2.py", *arguments],
-        input=stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
-        capture_output=True,
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-        timeout=120,
+        [*COMMAND, *arguments], capture_output=True, cwd=cwd, env=ENVIRONMENT | (env or {}), timeout=120, **source
     )
+
+
+def start(*arguments: str, **streams) -> subprocess.Popen:
+    """`python gpt2.py ARGUMENTS` as a process that is still running."""
+    return subprocess.Popen([*COMMAND, *arguments], env=ENVIRONMENT, **streams)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from picogpt import gpt2, utils
-from tests.helpers import ROOT, SHAKESPEARE, TINY, make_model, run
+from tests.helpers import ROOT, SHAKESPEARE, TINY, make_model, run, start
 
 SMALL = ["--model_size", "shakespeare", "--n_tokens_to_generate", "8"]
 
@@ -207,7 +207,7 @@ print({{"tensorflow", "requests", "tqdm", "torch", "numpy.testing"}} & set(sys.m
 
 
 def test_text_is_printed_as_it_is_generated(slow_model):
-    with subprocess.Popen([sys.executable, ROOT / "gpt2.py", "x", *slow_model], stdout=subprocess.PIPE) as process:
+    with start("x", *slow_model, stdout=subprocess.PIPE) as process:
         assert process.stdout.read(20)
         assert process.poll() is None  # most tokens are still to come
         process.kill()
@@ -215,8 +215,7 @@ def test_text_is_printed_as_it_is_generated(slow_model):
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are those of POSIX")
 def test_ctrl_c_ends_at_once_with_what_was_printed(slow_model):
-    command = [sys.executable, ROOT / "gpt2.py", "x", *slow_model]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with start("x", *slow_model, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.read(20)
         process.send_signal(signal.SIGINT)
         stderr = process.stderr.read()
@@ -226,8 +225,7 @@ def test_ctrl_c_ends_at_once_with_what_was_printed(slow_model):
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are those of POSIX")
 def test_a_closed_pipe_ends_quietly(slow_model):
-    command = [sys.executable, ROOT / "gpt2.py", "x", *slow_model]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with start("x", *slow_model, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.read(20)
         process.stdout.close()
         assert process.stderr.read() == b""
@@ -237,9 +235,10 @@ def test_a_closed_pipe_ends_quietly(slow_model):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_told():
     with Path("/dev/full").open("wb") as full:
-        process = subprocess.run([sys.executable, ROOT / "gpt2.py", "x", *SMALL], stdout=full, stderr=subprocess.PIPE)
+        process = start("x", *SMALL, stdout=full, stderr=subprocess.PIPE)
+    _, stderr = process.communicate()
     assert process.returncode == 2
-    assert process.stderr == b"gpt2.py: error: cannot write the text to stdout: No space left on device\n"
+    assert stderr == b"gpt2.py: error: cannot write the text to stdout: No space left on device\n"
 
 
 def test_a_terminal_that_is_not_utf8_gets_question_marks(tmp_path):
@@ -260,8 +259,7 @@ def in_terminal(arguments, stdout_too: bool) -> tuple[bytes, bytes]:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
     stdout = theirs if stdout_too else subprocess.PIPE
-    command = [sys.executable, ROOT / "gpt2.py", *arguments]
-    with subprocess.Popen(command, stdin=theirs, stdout=stdout, stderr=theirs) as process:
+    with start(*arguments, stdin=theirs, stdout=stdout, stderr=theirs) as process:
         os.close(theirs)
         shown = b""
         try:
