@@ -14,7 +14,6 @@ import numpy as np
 
 from benchmarks.measure import HPARAMS_124M, in_turns, machine, random_124m, spread
 from picogpt import gpt2
-from picogpt.gpt2 import KVCache
 
 if TYPE_CHECKING:
     from picogpt.gpt2 import Array, Params
@@ -64,9 +63,7 @@ def decode(params: Params, n_prompt: int, nsamples: int | None = None) -> Callab
 
 def prefill(params: Params, n_prompt: int) -> Callable[[], None]:
     def run() -> None:
-        cache = KVCache(HPARAMS_124M["n_layer"], N_HEAD, HPARAMS_124M["n_embd"] // N_HEAD, n_prompt)
-        x = gpt2.hidden_states(random_ids(n_prompt), **params, n_head=N_HEAD, kv_cache=cache)
-        gpt2.logits(x[-1], params["wte"])
+        next(gpt2.generate(random_ids(n_prompt).tolist(), params, N_HEAD, 1))
 
     return run
 

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from picogpt import UserError, cli, sampling, utils
+from picogpt.matmul import matmul
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
     Params = dict[str, Any]
 
-QUERY_BLOCK = 32  # their scores stay in the processor's cache
+QUERY_BLOCK = 32  # queries whose scores are computed at a time
+PREFILL_CHUNK = 128  # tokens of a prompt that go through the model at a time: what lies between layers stays in cache
 
 
 def gelu(x: Array) -> Array:  # [...] -> [...]
@@ -57,23 +59,24 @@ def gelu(x: Array) -> Array:  # [...] -> [...]
 
 
 def softmax(x: Array) -> Array:  # [..., n] -> [..., n]
-    x = x - np.max(x, axis=-1, keepdims=True)  # the largest is e^0, so nothing overflows
+    x = x - x.max(axis=-1, keepdims=True)  # the largest is e^0, so nothing overflows
     np.exp(x, out=x)
-    x /= np.sum(x, axis=-1, keepdims=True)
+    x /= x.sum(axis=-1, keepdims=True)
     return x
 
 
 def layer_norm(x: Array, g: Array, b: Array, eps: float = 1e-5) -> Array:  # [..., n_embd] -> [..., n_embd]
     """Mean 0 and variance 1 over the last axis, then scaled by g and shifted by b (Ba et al. 2016)."""
-    x = x - np.mean(x, axis=-1, keepdims=True)
-    x /= np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps)
-    x *= g
+    n_embd = x.shape[-1]
+    x = x - x.sum(axis=-1, keepdims=True) / n_embd
+    variance = (x * x).sum(axis=-1, keepdims=True) / n_embd
+    x *= g / np.sqrt(variance + eps)
     x += b
     return x
 
 
 def linear(x: Array, w: Array, b: Array) -> Array:  # [..., n_in], [n_in, n_out], [n_out] -> [..., n_out]
-    y = x.reshape(-1, x.shape[-1]) @ w  # all batch axes in one product: w is read once
+    y = matmul(x.reshape(-1, x.shape[-1]), w)  # all batch axes in one product: w is read once
     y += b
     return y.reshape(*x.shape[:-1], -1)
 
@@ -83,7 +86,7 @@ def ffn(x: Array, c_fc: Params, c_proj: Params) -> Array:  # [..., n_seq, n_embd
     return linear(a, **c_proj)  # [..., n_seq, 4*n_embd] -> [..., n_seq, n_embd]
 
 
-def attention(q: Array, k: Array, v: Array, mask: Array) -> Array:
+def attention(q: Array, k: Array, v: Array, mask: Array | float = 0.0) -> Array:
     # [..., n_q, d_head], [..., n_k, d_head], [..., n_k, d_head], [n_q, n_k] -> [..., n_q, d_head]
     scores = (q / math.sqrt(q.shape[-1])) @ k.swapaxes(-1, -2)  # [..., n_q, n_k]
     scores += mask
@@ -93,6 +96,8 @@ def attention(q: Array, k: Array, v: Array, mask: Array) -> Array:
 def causal_attention(q: Array, k: Array, v: Array) -> Array:
     """Each position looks at itself and back. Blocks of queries look only at the keys up to their last one."""
     n_seq, n_past = q.shape[-2], k.shape[-2] - q.shape[-2]
+    if n_seq == 1:
+        return attention(q, k, v)  # the newest position may look everywhere
     out = np.empty_like(q)
     for start in range(0, n_seq, QUERY_BLOCK):
         block = slice(start, start + QUERY_BLOCK)
@@ -168,7 +173,7 @@ def gpt2(
 
 
 def logits(x: Array, wte: Array) -> Array:  # [..., n_embd] -> [..., n_vocab]
-    return (x.reshape(-1, x.shape[-1]) @ wte.T).reshape(*x.shape[:-1], -1)
+    return matmul(x.reshape(-1, x.shape[-1]), wte.T).reshape(*x.shape[:-1], -1)
 
 
 class KVCache:
@@ -216,14 +221,11 @@ def generate(
 
     Raises UserError when a setting is out of range or prompt and new tokens are more than n_ctx.
     """
-    sampling.check_sampling(temperature, top_k, top_p)
-    check_length(len(inputs), n_tokens_to_generate, len(params["wpe"]))
+    check_request(inputs, params, n_tokens_to_generate, temperature, top_k, top_p)
     wte, blocks = params["wte"], params["blocks"]
-    if unknown := [token_id for token_id in inputs if not 0 <= token_id < len(wte)]:
-        raise UserError(f"expected ids from 0 to {len(wte) - 1}, found {unknown[0]}")
     kv_cache = KVCache(len(blocks), n_head, wte.shape[1] // n_head, len(inputs) + n_tokens_to_generate)
     rngs = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(nsamples or 1)]
-    new = np.array(inputs)  # [n_seq], then [1] or [nsamples, 1]
+    new = prefill(inputs, params, n_head, kv_cache)  # [n_seq], then [1] or [nsamples, 1]
     stopped = np.zeros(nsamples or (), bool)
     for step in range(n_tokens_to_generate):
         x = hidden_states(new, **params, n_head=n_head, kv_cache=kv_cache)[..., -1, :]
@@ -238,6 +240,25 @@ def generate(
                 return
         yield ids.tolist()
         new = ids[..., None]
+
+
+def prefill(inputs: list[int], params: Params, n_head: int, kv_cache: KVCache) -> Array:
+    """Put a prompt into the cache, a chunk at a time, but for the last chunk, which is returned."""
+    *chunks, last = np.split(np.array(inputs), range(PREFILL_CHUNK, len(inputs), PREFILL_CHUNK))
+    for chunk in chunks:
+        hidden_states(chunk, **params, n_head=n_head, kv_cache=kv_cache)
+    return last
+
+
+def check_request(
+    inputs: list[int], params: Params, n_tokens_to_generate: int, temperature: float, top_k: int, top_p: float
+) -> None:
+    """Raises UserError where generate cannot do what it is asked for."""
+    sampling.check_sampling(temperature, top_k, top_p)
+    check_length(len(inputs), n_tokens_to_generate, len(params["wpe"]))
+    n_vocab = len(params["wte"])
+    if unknown := [token_id for token_id in inputs if not 0 <= token_id < n_vocab]:
+        raise UserError(f"expected ids from 0 to {n_vocab - 1}, found {unknown[0]}")
 
 
 def check_length(n_prompt: int, n_tokens_to_generate: int, n_ctx: int) -> None:

@@ -1,0 +1,102 @@
+"""Look-ahead gives the very tokens of plain generation, and fewer passes where the text repeats itself."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from picogpt import UserError, checkpoint, gpt2, lookahead, utils
+from picogpt.lookahead import PromptLookup
+from tests.helpers import SHAKESPEARE, TINY
+
+HPARAMS = TINY | {"n_ctx": 200, "n_vocab": 60}
+N_HEAD = HPARAMS["n_head"]
+LOOP = [7, 8, 9, 10] * 6
+DRAWN = {"temperature": 0.7, "top_k": 5, "top_p": 0.9, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def params():
+    return checkpoint.nested(dict(checkpoint.random_tensors(HPARAMS, seed=0, std=0.2)))
+
+
+@pytest.fixture(scope="module")
+def shakespeare():
+    return utils.load_encoder_hparams_and_params("shakespeare", SHAKESPEARE.parent)
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """The number of positions in each pass through the model."""
+    seen = []
+    real = gpt2.hidden_states
+    monkeypatch.setattr(lookahead, "hidden_states", lambda ids, **kw: seen.append(len(ids)) or real(ids, **kw))
+    return seen
+
+
+def both(params, n_head, inputs, n, **how):
+    plain = list(gpt2.generate(inputs, params, n_head, n, **how))
+    return plain, list(lookahead.generate(inputs, params, n_head, n, **how))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 59), min_size=1, max_size=40), st.integers(0, 150), st.sampled_from([{}, DRAWN]))
+def test_any_prompt_goes_on_as_without(params, inputs, n, how):
+    plain, ahead = both(params, N_HEAD, inputs, n, **how)
+    assert ahead == plain
+
+
+@pytest.mark.parametrize("how", [{}, {"temperature": 0.5, "seed": 1}, {"temperature": 1.0, "top_k": 40, "seed": 2}])
+@pytest.mark.parametrize("prompt", ["ROMEO:", "the the the the the the", "To be, or not to be: that is the question"])
+def test_shakespeare_goes_on_as_without(shakespeare, prompt, how):
+    encoder, hparams, params = shakespeare
+    plain, ahead = both(params, hparams["n_head"], encoder.encode(prompt), 200, **how)
+    assert ahead == plain
+
+
+def test_text_that_repeats_itself_takes_fewer_passes(params, passes):
+    ids = list(lookahead.generate(LOOP, params, N_HEAD, 150))
+    assert len(set(ids[-60:])) < 20, "this random model should fall into a loop"
+    assert len(passes) < 150 / 4
+    assert max(passes[1:]) == lookahead.MAX_GUESSES + 1
+
+
+def test_text_that_does_not_repeat_itself_is_never_guessed(params, passes):
+    list(lookahead.generate(LOOP, params, N_HEAD, 100, temperature=50.0, seed=0))
+    assert passes == [len(LOOP)] + [1] * 99
+
+
+def test_guesses_grow_while_they_hold_and_end_when_they_fail():
+    lookup = PromptLookup([1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3])
+    assert lookup.guess(9) == []  # once is not enough
+    lookup.append(4)
+    lookup.append(5)
+    assert lookup.guess(9) == [6, 7]
+    lookup.append(6)
+    assert lookup.guess(9) == [7, 8, 1]
+    assert lookup.guess(1) == [7]
+    lookup.append(0)
+    assert lookup.guess(9) == []
+
+
+def test_a_loop_goes_on_through_its_own_guesses():
+    lookup = PromptLookup([5, 6] * 10)
+    assert lookup.guess(7) == [5, 6, 5, 6, 5, 6, 5]
+    assert len(lookup.guess(100)) == lookahead.MAX_GUESSES
+
+
+def test_a_tie_is_decided_by_a_pass_over_that_position_alone(params, passes, monkeypatch):
+    monkeypatch.setattr(lookahead, "TOO_CLOSE", 10.0)  # every position is a tie now
+    assert list(lookahead.generate(LOOP, params, N_HEAD, 50)) == list(gpt2.generate(LOOP, params, N_HEAD, 50))
+    assert passes.count(1) >= 49
+
+
+def test_the_stop_token_ends_it_at_the_same_place(params):
+    plain = list(gpt2.generate(LOOP, params, N_HEAD, 100))
+    for stop_id in set(plain):
+        plain, ahead = both(params, N_HEAD, LOOP, 100, stop_id=stop_id)
+        assert ahead == plain
+
+
+def test_what_cannot_be_done_is_refused_alike(params):
+    with pytest.raises(UserError, match="sees 200 tokens"):
+        next(lookahead.generate(LOOP, params, N_HEAD, 199))
