@@ -199,10 +199,10 @@ def write_samples(texts: Iterable[str]) -> None:
         write([f"{'=' * 40} SAMPLE {number} {'=' * 40}\n", text])
 
 
-def progress(tokens: Iterable[T], total: int, beside_text: bool = False) -> Iterable[T]:
-    """A bar on stderr while tokens are generated, unless stderr is no terminal or text is written beside it."""
+def progress(steps: Iterable[T], total: int, unit: str, beside_text: bool = False) -> Iterable[T]:
+    """A bar on stderr while text is generated, unless stderr is no terminal or the text is written beside it."""
     if not sys.stderr.isatty() or (beside_text and sys.stdout.isatty()):
-        return tokens
+        return steps
     from tqdm import tqdm
 
-    return tqdm(tokens, "generating", total=total, unit="token", leave=False)
+    return tqdm(steps, "generating", total=total, unit=unit, leave=False)

@@ -96,8 +96,6 @@ def attention(q: Array, k: Array, v: Array, mask: Array | float = 0.0) -> Array:
 def causal_attention(q: Array, k: Array, v: Array) -> Array:
     """Each position looks at itself and back. Blocks of queries look only at the keys up to their last one."""
     n_seq, n_past = q.shape[-2], k.shape[-2] - q.shape[-2]
-    if n_seq == 1:
-        return attention(q, k, v)  # the newest position may look everywhere
     out = np.empty_like(q)
     for start in range(0, n_seq, QUERY_BLOCK):
         block = slice(start, start + QUERY_BLOCK)
@@ -125,10 +123,10 @@ def mha(
     if kv_cache is not None:
         k, v = kv_cache.extend(layer, k, v)  # 2 x [..., n_head, n_k, d_head]
 
-    # each head attends on its own, all of them in one batched product
-    x = causal_attention(q, k, v)  # [..., n_head, n_seq, d_head]
+    # each head attends on its own, all of them in one batched product; a single new position may look everywhere
+    x = causal_attention(q, k, v) if n_seq > 1 else attention(q, k, v, kv_cache.padding if kv_cache else 0.0)
 
-    # merge the heads and mix them
+    # merge the heads, [..., n_head, n_seq, d_head], and mix them
     x = x.swapaxes(-2, -3).reshape(*batch, n_seq, n_embd)
     return linear(x, **c_proj)
 
@@ -149,14 +147,14 @@ def hidden_states(
     """The model without its head. New positions follow those in the cache, which then holds these too."""
     inputs = np.asarray(inputs)
     n_past = 0 if kv_cache is None else kv_cache.length
-    n_seq = inputs.shape[-1]
-    if n_past + n_seq > len(wpe):
-        raise UserError(f"the model sees {len(wpe)} positions, found {n_past + n_seq}: give it fewer tokens")
-    x = wte[inputs] + wpe[n_past : n_past + n_seq]
+    positions = n_past + np.arange(inputs.shape[-1])
+    if positions.max() >= len(wpe):
+        raise UserError(f"the model sees {len(wpe)} positions, found {positions.max() + 1}: give it fewer tokens")
+    x = wte[inputs] + wpe[positions]
     for layer, block in enumerate(blocks):
         x = transformer_block(x, **block, n_head=n_head, kv_cache=kv_cache, layer=layer)
     if kv_cache is not None:
-        kv_cache.length += n_seq
+        kv_cache.length += inputs.shape[-1]
     return layer_norm(x, **ln_f)
 
 
@@ -182,8 +180,10 @@ class KVCache:
     They lie in one array [n_layer, 2, ..., n_head, max_length, d_head], allocated once, filled by `extend`.
     """
 
+    padding: Array | float = 0.0  # added to the scores of a single new position; batch.py has rows of unequal lengths
+
     def __init__(self, n_layer: int, n_head: int, d_head: int, max_length: int, batch: tuple[int, ...] = ()):
-        self.array = np.empty((n_layer, 2, *batch, n_head, max_length, d_head), np.float32)
+        self.array = np.zeros((n_layer, 2, *batch, n_head, max_length, d_head), np.float32)
         self.length = 0
 
     def extend(self, layer: int, k: Array, v: Array) -> tuple[Array, Array]:
@@ -314,8 +314,8 @@ def main(
         seed=seed, nsamples=nsamples if nsamples > 1 else None, stop_id=encoder.end_of_text,
     )  # fmt: skip
     if nsamples == 1:
-        cli.write(encoder.decode_stream(cli.progress(output_ids, n_tokens_to_generate, beside_text=True)))
+        cli.write(encoder.decode_stream(cli.progress(output_ids, n_tokens_to_generate, "token", beside_text=True)))
     else:
-        steps = list(cli.progress(output_ids, n_tokens_to_generate))  # n_seq x [nsamples]
+        steps = list(cli.progress(output_ids, n_tokens_to_generate, "token"))  # n_seq x [nsamples]
         rows = ([ids[row] for ids in steps] for row in range(nsamples))
         cli.write_samples(encoder.decode(takewhile(lambda i: i != encoder.end_of_text, row)) for row in rows)

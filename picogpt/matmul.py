@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FEW_ROWS = range(2, 25)
 PIECE = 1 << 18  # multiplications in a small product: OpenBLAS shares out larger ones among its own threads
-SMALL_MATRIX = 1 << 16  # elements: below, handing work to another thread takes longer than the work
+SMALL_MATRIX = 1 << 19  # elements: below, handing work to another thread takes longer than the work
 
 
 def matmul(x: Array, w: Array) -> Array:  # [n_rows, n_in], [n_in, n_out] -> [n_rows, n_out]
