@@ -64,7 +64,9 @@ def _flush_or_forget() -> None:
 
 def program_name() -> str:
     path = Path(sys.argv[0])
-    return f"python -m {path.parent.name}" if path.name == "__main__.py" else path.name
+    if path.name == "__main__.py":
+        return f"python -m {path.parent.name}"
+    return f"python -m {path.parent.name}.{path.stem}" if path.parent.name == "picogpt" else path.name
 
 
 def run(function: Callable[..., None], argv: list[str] | None = None) -> None:
@@ -86,6 +88,18 @@ def run(function: Callable[..., None], argv: list[str] | None = None) -> None:
     fire.Fire(
         fire.decorators.SetParseFns(**parsers)(function), [f"--{name}={value}" for name, value in arguments.items()]
     )
+
+
+def run_one(functions: Mapping[str, Callable[..., None]], argv: list[str] | None = None) -> None:
+    """Call the function that the first argument names with the others: `python -m picogpt.utils verify 124M`."""
+    command, *arguments = (sys.argv[1:] if argv is None else argv) or [""]
+    if command in ("-h", "--help"):
+        for name, function in functions.items():
+            print(f"{program_name()} {name}: {(inspect.getdoc(function) or '').splitlines()[0]}")
+    elif command in functions:
+        run(functions[command], arguments)
+    else:
+        raise UserError(f"expected one of {', '.join(functions)}, found {command or 'nothing'!r}; --help tells more")
 
 
 def named_arguments(argv: list[str], parameters: Parameters) -> dict[str, str] | None:
