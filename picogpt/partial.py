@@ -14,7 +14,7 @@ from tqdm import tqdm
 from picogpt import files
 from picogpt.openai import Known
 
-CHUNK = 1 << 18  # bytes
+CHUNK = 1 << 14  # bytes; what a cut loses at most
 
 
 class Promise(NamedTuple):
