@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,19 +66,20 @@ def known(model_size: str, name: str) -> Known:
     return KNOWN.get(model_size, {}).get(name, Known())
 
 
-def missing(model_dir: Path, names: tuple[str, ...]) -> list[str]:
+def missing(model_dir: Path, names: Iterable[str]) -> list[str]:
     return [name for name in names if not (model_dir / name).exists()]
 
 
-def check_files(model_size: str, model_dir: Path, names: tuple[str, ...], deep: bool = False) -> None:
-    """Raises UserError naming a file that is not as OpenAI published it: by its size or, deep, by its SHA-256."""
-    for name in names:
-        path, expected = model_dir / name, known(model_size, name)
-        advice = "delete it and run again, so that it is fetched anew, or put the right one there"
-        if expected.size not in (None, found := path.stat().st_size):
-            raise UserError(f"{path}: expected {expected.size} bytes, found {found}: {advice}")
-        if deep and expected.sha256 and expected.sha256 != (digest := files.digest(path, "sha256").hex()):
-            raise UserError(f"{path}: expected SHA-256 {expected.sha256}, found {digest}: {advice}")
+def check_files(model_size: str, model_dir: Path, names: Iterable[str], deep: bool = False) -> None:
+    """Raises UserError naming a file that is not as OpenAI published it: by its size and, deep, by its SHA-256."""
+    advice = "delete it and run again, so that it is fetched anew, or put the right one there"
+    expected = {model_dir / name: known(model_size, name) for name in names}
+    for path, (size, _) in expected.items():
+        if size not in (None, found := path.stat().st_size):
+            raise UserError(f"{path}: expected {size} bytes, found {found}: {advice}")
+    for path, (_, sha256) in expected.items() if deep else ():
+        if sha256 and sha256 != (digest := files.digest(path, "sha256").hex()):
+            raise UserError(f"{path}: expected SHA-256 {sha256}, found {digest}: {advice}")
 
 
 def prefix(model_dir: Path) -> Path:
@@ -120,7 +121,7 @@ def tensors(model_dir: Path, hparams: Mapping[str, int]) -> Iterator[tuple[str, 
             _check_shape(where, name, shape, tuple(variables[f"model/{name}"]))
         for name, shape in shapes.items():
             yield name, reader.get_tensor(f"model/{name}").reshape(shape)
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except (tf.errors.OpError, ValueError, RuntimeError, LookupError) as error:  # it raises all of these
         if isinstance(error, UserError):
             raise
         reason = str(error).splitlines()[0]

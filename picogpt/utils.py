@@ -57,7 +57,7 @@ def _read_small_files(model_size: str, model_dir: Path) -> tuple[Encoder, dict[s
         path = model_dir / "hparams.json"
         hparams = read_hparams(path)
         if hparams == openai.HPARAMS.get(model_size):
-            openai.check_files(model_size, model_dir, tuple(openai.TOKENIZER))
+            openai.check_files(model_size, model_dir, openai.TOKENIZER)
         encoder = get_encoder(model_dir.name, model_dir.parent)
     if max(encoder.decoder, default=-1) >= hparams["n_vocab"]:
         raise UserError(
@@ -232,7 +232,7 @@ def verify(model_size: str, *, models_dir: str | None = None) -> None:
     model_dir = find_model_dir(model_size, models_dir)
     _, hparams = _read_small_files(model_size, model_dir)
     if published := [name for name in openai.KNOWN.get(model_size, {}) if (model_dir / name).exists()]:
-        openai.check_files(model_size, model_dir, tuple(published), deep=True)
+        openai.check_files(model_size, model_dir, published, deep=True)
         print(f"{model_dir}: {', '.join(published)}: nothing that differs from what is known of OpenAI's files")
     home = _home(model_dir, models_dir)
     n_tensors, n_bytes = checkpoint.verify_params(home, hparams)
