@@ -130,7 +130,7 @@ def _path(directory: Path, name: str) -> Path:
 def _open(path: Path, shape: tuple[int, ...]) -> Array:
     try:
         tensor = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged header makes its parser raise many kinds
         raise UnusableError(f"{path}: expected an array, found a damaged file ({error})") from None
     if tensor.shape != shape or tensor.dtype != np.float32:
         raise UnusableError(f"{path}: expected float32 {list(shape)}, found {tensor.dtype} {list(tensor.shape)}")

@@ -135,7 +135,10 @@ def named_arguments(argv: list[str], parameters: Parameters) -> dict[str, str] |
                 raise UserError(f"expected a value after --{name}, found nothing")
             value = rest.pop(0)
         named[name] = value
-    return named | positional_arguments(positional, named, parameters)
+    named |= positional_arguments(positional, named, parameters)
+    if missing := [name for name, p in parameters.items() if p.default is p.empty and name not in named]:
+        raise UserError(f"expected {' and '.join(missing)}, found nothing; --help tells more")
+    return named
 
 
 def positional_arguments(positional: list[str], named: dict[str, str], parameters: Parameters) -> dict[str, str]:

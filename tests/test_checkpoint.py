@@ -72,7 +72,7 @@ def test_a_text_is_generated_from_a_checkpoint_and_a_line_tells_of_the_conversio
     assert first.returncode == 0 and first.stdout == second.stdout
     lines = first.stderr.decode().splitlines()
     assert lines[0] == f"converting {model_dir}, once"
-    assert re.fullmatch(r"converted 28 tensors, 160 kB, in \d+\.\d s", lines[-1])
+    assert re.fullmatch(r"converted 28 tensors, 159 kB, in \d+\.\d s", lines[-1])
     assert second.stderr == b""
 
 
