@@ -12,16 +12,17 @@ file. The directory appears by one rename when all of it is written, so it is th
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
+import mmap
 import os
 import re
 import shutil
+import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -120,7 +121,7 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     version = manifest.get("format") if isinstance(manifest, dict) else None
     if version != FORMAT:
         raise UnusableError(f"{path}: expected format {FORMAT}, found {version!r}")
-    return dict(manifest)
+    return {"source": None, "sha256": {}, **manifest}
 
 
 def _path(directory: Path, name: str) -> Path:
@@ -128,15 +129,38 @@ def _path(directory: Path, name: str) -> Path:
 
 
 def _open(path: Path, shape: tuple[int, ...]) -> Array:
+    """Map a file that is to the last byte of its length as `_write` makes it for a tensor of this shape."""
+    header = _header(path, shape)
+    expected = len(header) + 4 * math.prod(shape)
+    with path.open("rb") as file:
+        if file.read(len(header)) != header:
+            raise UnusableError(f"{path}: expected float32 {list(shape)}, found {_describe(path)}")
+        if (found := os.fstat(file.fileno()).st_size) != expected:
+            raise UnusableError(f"{path}: expected {expected} bytes, found {found}")
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.frombuffer(mapped, np.float32, offset=len(header)).reshape(shape, order=_order(path))
+
+
+def _order(path: Path) -> Literal["C", "F"]:
+    return "F" if path.name.endswith(".w.npy") else "C"
+
+
+def _header(path: Path, shape: tuple[int, ...]) -> bytes:
+    """What a .npy file of a tensor begins with: 128 bytes, so that the data lie well for the processor.
+
+    Ours rather than NumPy's own, because two of its versions may write the same in different ways.
+    """
+    text = f"{{'descr': '<f4', 'fortran_order': {_order(path) == 'F'}, 'shape': {shape}, }}"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + text.ljust(117).encode() + b"\n"
+
+
+def _describe(path: Path) -> str:
     try:
         tensor = np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:  # a damaged header makes its parser raise many kinds
-        raise UnusableError(f"{path}: expected an array, found a damaged file ({error})") from None
-    if tensor.shape != shape or tensor.dtype != np.float32:
-        raise UnusableError(f"{path}: expected float32 {list(shape)}, found {tensor.dtype} {list(tensor.shape)}")
-    if (found := path.stat().st_size) != (expected := tensor.offset + tensor.nbytes):
-        raise UnusableError(f"{path}: expected {expected} bytes, found {found}")
-    return np.asarray(tensor)  # without np.memmap's own bookkeeping, which slows down every slice
+    except Exception as error:  # NumPy's parser of damaged headers raises many kinds
+        return f"a damaged file ({error})"
+    order = "Fortran" if tensor.flags.f_contiguous else "C"
+    return f"{tensor.dtype} {list(tensor.shape)} in {order} order"
 
 
 def verify_params(model_dir: Path, hparams: Mapping[str, int]) -> tuple[int, int]:
@@ -161,7 +185,7 @@ def save_params(tensors: Iterable[tuple[str, Array]], model_dir: Path, source: s
     """
     unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=model_dir))
     try:
-        digests = {name: _write(_path(unfinished, name), tensor, name.endswith("/w")) for name, tensor in tensors}
+        digests = {name: _write(_path(unfinished, name), tensor) for name, tensor in tensors}
         manifest = {"format": FORMAT, "source": source, "sha256": digests}
         (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         files.sync(unfinished / MANIFEST)
@@ -172,14 +196,12 @@ def save_params(tensors: Iterable[tuple[str, Array]], model_dir: Path, source: s
         raise
 
 
-def _write(path: Path, tensor: Array, is_matrix: bool) -> str:
+def _write(path: Path, tensor: Array) -> str:
     """Write one tensor as a .npy file of float32, matrices in Fortran order; returns its SHA-256."""
-    tensor = np.asarray(tensor, np.float32, order="F" if is_matrix else "C")
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(tensor))
+    tensor = np.asarray(tensor, np.dtype("<f4"), order=_order(path))
     digest = hashlib.sha256()
     with path.open("wb") as file:
-        for piece in (header.getvalue(), tensor.ravel(order="K").view(np.uint8).data):
+        for piece in (_header(path, tensor.shape), tensor.ravel(order="K").view(np.uint8).data):
             digest.update(piece)
             file.write(piece)
         file.flush()
