@@ -231,9 +231,10 @@ def check_names(
     expected: Iterable[str], found: Iterable[str], where: Path | str, kind: type[UserError] = UserError
 ) -> None:
     """Raises UserError, of that kind, where a tensor is missing, or is there that the model does not have."""
-    if missing := sorted(set(expected) - set(found)):
+    wanted, there = set(expected), set(found)
+    if missing := sorted(wanted - there):
         raise kind(f"{where}: expected the tensor {missing[0]}, which is missing{_more(missing)}")
-    if extra := sorted(set(found) - set(expected)):
+    if extra := sorted(there - wanted):
         raise kind(f"{where}: found the tensor {extra[0]}, which this model does not have{_more(extra)}")
 
 
