@@ -45,9 +45,9 @@ def explained(directory: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:  # the latter where a file system cannot lock
         raise UserError(
-            f"cannot write to {directory}: {error.strerror or error}: "
+            f"cannot write to {directory}: {getattr(error, 'strerror', None) or error}: "
             "make room there or choose another --models_dir; what has been fetched stays and is continued"
         ) from None
 

@@ -74,26 +74,27 @@ def read_encoder(model_dir: Path, n_vocab: int) -> Encoder:
     """The tokenizer, with the tokens that were added to it and that the model knows."""
     if (model_dir / "vocab.json").is_file():
         encoder = get_encoder(model_dir.name, model_dir.parent, "vocab.json", "merges.txt")
-        vocabulary, merges = encoder.encoder, list(encoder.bpe_ranks)
     else:
-        encoder, (vocabulary, merges) = None, _read_tokenizer(model_dir / "tokenizer.json")
-    added = {
-        symbols: token_id
-        for token, token_id in _added_tokens(model_dir).items()
-        if token_id < n_vocab and (symbols := _as_symbols(token)) not in vocabulary
-    }
-    return encoder if encoder and not added else Encoder({**vocabulary, **added}, merges)
+        encoder = _read_tokenizer(model_dir / "tokenizer.json")
+    if len(encoder.encoder) >= n_vocab:
+        return encoder
+    symbols = {_as_symbols(token): token_id for token, token_id in _added_tokens(model_dir).items()}
+    added = {symbol: i for symbol, i in symbols.items() if i < n_vocab and symbol not in encoder.encoder}
+    return Encoder({**encoder.encoder, **added}, encoder.bpe_ranks) if added else encoder
 
 
-def _read_tokenizer(path: Path) -> tuple[dict[str, int], list[str]]:
-    """Vocabulary and merges out of a tokenizer.json, which newer checkpoints have alone."""
+def _read_tokenizer(path: Path) -> Encoder:
+    """The tokenizer in a tokenizer.json, which newer checkpoints have alone."""
     if not path.is_file():
         raise UserError(f"{path.parent}: expected vocab.json and merges.txt, or tokenizer.json, found neither")
-    model = files.read_object(path).get("model", {})
-    if model.get("type") != "BPE" or not {"vocab", "merges"} <= model.keys():
-        raise UserError(f"{path}: expected byte-level BPE, found {model.get('type')!r}: only GPT-2's can be read")
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
-    return model["vocab"], merges
+    tokenizer = files.read_object(path)
+    try:
+        vocabulary, merges = tokenizer["model"]["vocab"], tokenizer["model"]["merges"]
+    except (KeyError, TypeError):
+        vocabulary, merges = {}, []
+    if not merges or "ByteLevel" not in json.dumps(tokenizer.get("pre_tokenizer")):
+        raise UserError(f"{path}: expected byte-level BPE, found another tokenizer: only GPT-2's can be used")
+    return Encoder(vocabulary, [merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
 
 
 def _added_tokens(model_dir: Path) -> dict[str, int]:
