@@ -7,6 +7,7 @@ The tensors are those of OpenAI's checkpoints under other names; they become flo
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path

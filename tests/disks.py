@@ -19,7 +19,7 @@ def mounted(path: Path, *arguments: str) -> Iterator[Path]:
     try:
         yield path
     finally:
-        subprocess.run(["umount", str(path)], check=True)
+        subprocess.run(["umount", "--lazy", str(path)], check=True)  # files may still be mapped
 
 
 @contextmanager
