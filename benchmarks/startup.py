@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ from tests.helpers import vocabulary_dir
 ROOT = Path(__file__).resolve().parent.parent
 BENCH = ROOT / ".bench"
 PROMPT = "Alan Turing theorized that computers would one day become"
-ROUNDS = 7
+ROUNDS = 15
 
 # the steps of gpt2.main, timed from within
 STEPS = """
@@ -58,23 +57,23 @@ def make_model() -> Path:
 
 
 def seconds(*arguments: str) -> float:
-    """The median time of a process, after one that warms the page cache."""
+    """The shortest time of a process: what else the machine does only ever adds to it."""
     times = []
-    for _ in range(ROUNDS + 1):
+    for _ in range(ROUNDS):
         start = time.perf_counter()
         subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+    return min(times)
 
 
 def steps(models_dir: Path) -> dict[str, float]:
-    """The median time of each step, over several processes."""
+    """The shortest time of each step, over several processes."""
     runs = []
     for _ in range(ROUNDS):
         arguments = [sys.executable, "-c", STEPS, str(models_dir), PROMPT]
         done = subprocess.run(arguments, cwd=ROOT, check=True, capture_output=True, text=True)
         runs.append(dict(line.split("\t") for line in done.stdout.splitlines()))
-    return {name: statistics.median(float(run[name]) for run in runs) for name in runs[0]}
+    return {name: min(float(run[name]) for run in runs) for name in runs[0]}
 
 
 def peak_memory(*arguments: str) -> int:

@@ -101,13 +101,18 @@ def test_what_is_whole_but_was_not_renamed_needs_no_request(server, waits, tmp_p
 
 
 def test_a_part_without_its_note_or_longer_than_promised_is_not_trusted(server, waits, tmp_path):
-    for part, note in ((BLOB[:1000], None), (BLOB[:1000], "{"), (BLOB + b"x", None)):
+    server.faults["blob"] = [Fault(end_at=PART)] + [Fault(end_at=0)] * 9
+    with pytest.raises(UserError):
+        fetch(server, tmp_path)
+    server.faults["blob"], server.requests = [], []
+    note = (tmp_path / "blob.part.json").read_text()
+    for part, text in ((BLOB + b"x", note), (BLOB[:1000], "{"), (BLOB[:1000], None), (OTHER[:1000], None)):
         (tmp_path / "blob.part").write_bytes(part)
-        if note:
-            (tmp_path / "blob.part.json").write_text(note)
+        if text is not None:
+            (tmp_path / "blob.part.json").write_text(text)
         assert fetch(server, tmp_path) == {"blob": BLOB}
         (tmp_path / "blob").unlink()
-    assert server.ranges("blob") == [None, None, None]
+    assert server.ranges("blob") == [None] * 4
 
 
 def test_a_server_that_is_busy_is_asked_again_when_it_says(server, waits, tmp_path, capsys):
