@@ -132,12 +132,15 @@ def _open(path: Path, shape: tuple[int, ...]) -> Array:
     """Map a file that is to the last byte of its length as `_write` makes it for a tensor of this shape."""
     header = _header(path, shape)
     expected = len(header) + 4 * math.prod(shape)
-    with path.open("rb") as file:
-        if file.read(len(header)) != header:
-            raise UnusableError(f"{path}: expected float32 {list(shape)}, found {_describe(path)}")
-        if (found := os.fstat(file.fileno()).st_size) != expected:
-            raise UnusableError(f"{path}: expected {expected} bytes, found {found}")
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        with path.open("rb") as file:
+            if file.read(len(header)) != header:
+                raise UnusableError(f"{path}: expected float32 {list(shape)}, found {_describe(path)}")
+            if (found := os.fstat(file.fileno()).st_size) != expected:
+                raise UnusableError(f"{path}: expected {expected} bytes, found {found}")
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise UnusableError(f"{path}: cannot read it: {error.strerror}") from None
     return np.frombuffer(mapped, np.float32, offset=len(header)).reshape(shape, order=_order(path))
 
 

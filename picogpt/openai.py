@@ -71,9 +71,10 @@ def missing(model_dir: Path, names: Iterable[str]) -> list[str]:
 
 
 def check_files(model_size: str, model_dir: Path, names: Iterable[str], deep: bool = False) -> None:
-    """Raises UserError naming a file that is not as OpenAI published it: by its size and, deep, by its SHA-256."""
+    """Raises UserError naming a file that is there and not as OpenAI published it: by size and, deep, by SHA-256."""
     advice = "delete it and run again, so that it is fetched anew, or put the right one there"
-    expected = {model_dir / name: known(model_size, name) for name in names}
+    paths = {name: model_dir / name for name in names}
+    expected = {path: known(model_size, name) for name, path in paths.items() if path.exists()}
     for path, (size, _) in expected.items():
         if size not in (None, found := path.stat().st_size):
             raise UserError(f"{path}: expected {size} bytes, found {found}: {advice}")

@@ -72,7 +72,13 @@ def zip_file(path):
     path.with_suffix(".npz").replace(path)
 
 
+def directory(path):
+    path.unlink()
+    path.mkdir()
+
+
 DAMAGES = {
+    directory: f"{W}: cannot read it: Is a directory",
     os.remove: "expected the tensor h0/mlp/c_fc/w, which is missing",
     empty: rf"{W}: expected float32 \[24, 96\], found a damaged file",
     truncate: f"{W}: expected 9344 bytes, found 9343",
@@ -239,6 +245,16 @@ def test_verify_needs_a_name_and_its_commands_are_named():
             [sys.executable, "-m", "picogpt.utils", *arguments], capture_output=True, text=True, cwd=ROOT
         )
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_verify_of_a_model_without_its_tokenizer_or_its_weights_is_told(model_dir):
+    hparams = json.dumps(openai.HPARAMS["124M"])
+    official = model_dir.rename(model_dir.parent / "124M")
+    (official / "hparams.json").write_text(hparams)
+    (official / "encoder.json").unlink()
+    assert f"{official / 'vocab.bpe'}: expected 456318 bytes, found 4607: delete it and run" in verify(official).stderr
+    (official / "vocab.bpe").unlink()
+    assert f"{official / 'encoder.json'}: cannot read the tokenizer's file: No such file" in verify(official).stderr
 
 
 def test_the_bundled_model_is_as_it_was_written():
