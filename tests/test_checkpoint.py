@@ -13,7 +13,7 @@ from tests.helpers import TINY, run, vocabulary_dir, write_small_files
 
 @pytest.fixture(scope="module")
 def tf():
-    return pytest.importorskip("tensorflow", reason="writes OpenAI's checkpoints")
+    return pytest.importorskip("tensorflow", reason="tensorflow is not installed: it writes the checkpoints")
 
 
 def as_published(hparams=TINY, seed=0):

@@ -12,7 +12,7 @@ from picogpt import UserError, gpt2, utils
 from tests import disks
 from tests.helpers import SHAKESPEARE, TINY, make_model, run
 
-pytest.importorskip("safetensors", reason="reads Hugging Face's checkpoints")
+pytest.importorskip("safetensors", reason="safetensors is not installed: it reads the checkpoints")
 from safetensors.numpy import load_file, save_file
 
 from picogpt.huggingface import key_of
@@ -26,8 +26,8 @@ CONFIG = {"vocab_size": 1024, "n_positions": 32, "n_embd": 24, "n_head": 3, "n_l
 
 @pytest.fixture(scope="module")
 def transformers():
-    pytest.importorskip("torch", reason="transformers runs on it")
-    return pytest.importorskip("transformers", reason="the oracle")
+    pytest.importorskip("torch", reason="torch is not installed: transformers runs on it")
+    return pytest.importorskip("transformers", reason="transformers is not installed: it is the oracle")
 
 
 def save_pretrained(transformers, directory, dtype="float32", **settings):
