@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.measure import HPARAMS_124M, in_turns, machine, random_124m, spread
-from picogpt import gpt2
+from benchmarks.measure import in_turns, machine, make_model, spread
+from picogpt import checkpoint, gpt2, openai
 
 if TYPE_CHECKING:
     from picogpt.gpt2 import Array, Params
 
 ROUNDS = 9
-N_HEAD = HPARAMS_124M["n_head"]
+HPARAMS = openai.HPARAMS["124M"]
+N_HEAD = HPARAMS["n_head"]
 STEPS = 16  # tokens timed at a time when decoding
 
 
@@ -45,7 +46,7 @@ def bare_products(params: Params, n_rows: int, n_logits: int) -> Callable[[], No
 
 
 def random_ids(*shape: int) -> Array:
-    return np.random.default_rng(0).integers(0, HPARAMS_124M["n_vocab"], shape)
+    return np.random.default_rng(0).integers(0, HPARAMS["n_vocab"], shape)
 
 
 def decode(params: Params, n_prompt: int, nsamples: int | None = None) -> Callable[[], float]:
@@ -91,7 +92,7 @@ def report(title: str, seconds: dict[str, list[float]], tokens: dict[str, int]) 
 def main() -> None:
     print(machine())
     print(f"medians (quartiles) of {ROUNDS} rounds in turns")
-    _, params = random_124m()
+    params = checkpoint.open_params(make_model("124M"), HPARAMS)
 
     contestants: dict[str, Callable[[], float | None]] = {
         "bare products, one row": repeated(bare_products(params, 1, 1), STEPS),

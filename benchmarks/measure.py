@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -13,22 +14,23 @@ from pathlib import Path
 
 import numpy as np
 
-from picogpt import checkpoint
+from picogpt import checkpoint, openai
+from tests.helpers import vocabulary_dir
 
 ROOT = Path(__file__).resolve().parent.parent
-BENCH_DIR = ROOT / ".bench"
-HPARAMS_124M = {"n_vocab": 50257, "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12}
 
 
-def random_124m() -> tuple[Path, dict]:
-    """Directory and weights of a converted model of 124M's shape with seeded random weights, made when needed."""
-    model_dir = BENCH_DIR / "random-124M"
-    if not checkpoint.is_converted(model_dir):
-        print("making a random model of 124M's shape ...", file=sys.stderr)
-        shutil.rmtree(model_dir, ignore_errors=True)
-        model_dir.mkdir(parents=True)
-        checkpoint.save_params(checkpoint.random_tensors(HPARAMS_124M, seed=0), model_dir)
-    return model_dir, checkpoint.open_params(model_dir, HPARAMS_124M)
+def make_model(model_size: str = "124M") -> Path:
+    """The directory of a converted model of OpenAI's shape with random weights and OpenAI's vocabulary, made once."""
+    model_dir = ROOT / ".bench" / "models" / model_size
+    if not (model_dir / checkpoint.PARAMS_DIR).exists():
+        print(f"making a random model of {model_size}'s shape in {model_dir.relative_to(ROOT)}", file=sys.stderr)
+        model_dir.mkdir(parents=True, exist_ok=True)
+        for name in openai.TOKENIZER:
+            shutil.copy(vocabulary_dir() / name, model_dir)
+        (model_dir / "hparams.json").write_text(json.dumps(openai.HPARAMS[model_size]))
+        checkpoint.save_params(checkpoint.random_tensors(openai.HPARAMS[model_size], seed=0), model_dir)
+    return model_dir
 
 
 def in_turns(contestants: dict[str, Callable[[], float | None]], rounds: int) -> dict[str, list[float]]:

@@ -177,7 +177,7 @@ def lines_done(path: Path, prompts: list[str]) -> int:
 
 def main(
     input_file: str, *, output_file: str | None = None, n_tokens_to_generate: int = 40, model_size: str = "124M",
-    models_dir: str = "models", temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0,
+    models_dir: str | None = None, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0,
     seed: int | None = None, batch_size: int = 16,
 ) -> None:  # fmt: skip
     """Continue every prompt of a file: one line {"prompt": ..., "text": ...} each, in order.

@@ -64,7 +64,9 @@ def _flush_or_forget() -> None:
 
 def program_name() -> str:
     path = Path(sys.argv[0])
-    return f"python -m {path.parent.name}" if path.name == "__main__.py" else path.name
+    if path.name == "__main__.py":
+        return f"python -m {path.parent.name}"
+    return f"python -m {path.parent.name}.{path.stem}" if path.parent.name == "picogpt" else path.name
 
 
 def run(function: Callable[..., None], argv: list[str] | None = None) -> None:
@@ -89,12 +91,24 @@ def run(function: Callable[..., None], argv: list[str] | None = None) -> None:
     )
 
 
+def run_one(functions: Mapping[str, Callable[..., None]], argv: list[str] | None = None) -> None:
+    """Call the function that the first argument names with the others: `python -m picogpt.utils verify 124M`."""
+    command, *arguments = (sys.argv[1:] if argv is None else argv) or [""]
+    if command in ("-h", "--help"):
+        for name, function in functions.items():
+            print(f"{program_name()} {name}: {(inspect.getdoc(function) or '').splitlines()[0]}")
+    elif command in functions:
+        run(functions[command], arguments)
+    else:
+        raise UserError(f"expected one of {', '.join(functions)}, found {command or 'nothing'!r}; --help tells more")
+
+
 def named_arguments(argv: list[str], parameters: Parameters) -> dict[str, str] | None:
     """The arguments by the names of the parameters they are for; None where help was asked for.
 
     --name value, --name=value, --na-me and -n (where only one name begins so) are flags; what does not look like a
     flag is positional, and so is what comes behind a "--" at the end. Raises UserError for a flag that is unknown,
-    there twice or has no value, and for too many positional arguments.
+    there twice or has no value, and for positional arguments that are missing or too many.
     """
     named: dict[str, str] = {}
     positional: list[str] = []
@@ -120,7 +134,10 @@ def named_arguments(argv: list[str], parameters: Parameters) -> dict[str, str] |
         expected = f"{len(names)} argument{'s' * (len(names) != 1)} without a flag ({', '.join(names)})"
         found = f"{len(positional)}: {' and '.join(map(repr, positional))}"
         raise UserError(f"expected {expected}, found {found}; put quotes around text that has spaces")
-    return named | dict(zip(names, positional, strict=False))
+    named |= dict(zip(names, positional, strict=False))
+    if missing := [name for name, p in parameters.items() if p.default is p.empty and name not in named]:
+        raise UserError(f"expected {' and '.join(missing)}, found nothing; --help tells more")
+    return named
 
 
 def flag_name(argument: str, name: str, parameters: Parameters) -> str:

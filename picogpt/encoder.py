@@ -176,20 +176,22 @@ class Encoder:
         return [symbol for symbol in symbols if symbol]
 
 
-def get_encoder(model_name: str, models_dir: str | Path) -> Encoder:
+def get_encoder(
+    model_name: str, models_dir: str | Path, vocabulary_file: str = "encoder.json", merges_file: str = "vocab.bpe"
+) -> Encoder:
     """The tokenizer of the model in models_dir/model_name, from its encoder.json and vocab.bpe.
 
     Raises UserError when a file is missing or is not what it should be.
     """
-    model_dir = Path(models_dir) / model_name
-    vocabulary = _read(model_dir / "encoder.json")
-    merges = _read(model_dir / "vocab.bpe")
+    path = Path(models_dir) / model_name / vocabulary_file
+    vocabulary = _read(path)
+    merges = _read(path.with_name(merges_file))
     try:
         encoder = json.loads(vocabulary)
     except ValueError as error:
-        raise UserError(f"{model_dir / 'encoder.json'}: expected JSON, found {error}; fetch the file again") from None
+        raise UserError(f"{path}: expected JSON, found {error}; fetch the file again") from None
     if not isinstance(encoder, dict) or not all(isinstance(token_id, int) for token_id in encoder.values()):
-        raise UserError(f"{model_dir / 'encoder.json'}: expected an object of token: id; fetch the file again")
+        raise UserError(f"{path}: expected an object of token: id; fetch the file again")
     # the first line is a version
     return Encoder(encoder, (line for line in merges.split("\n")[1:] if line))
 

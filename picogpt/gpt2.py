@@ -274,8 +274,9 @@ def check_length(n_prompt: int, n_tokens_to_generate: int, n_ctx: int) -> None:
 
 
 def main(
-    prompt: str | None = None, *, n_tokens_to_generate: int = 40, model_size: str = "124M", models_dir: str = "models",
-    temperature: float | None = None, top_k: int = 0, top_p: float = 1.0, seed: int | None = None, nsamples: int = 1,
+    prompt: str | None = None, *, n_tokens_to_generate: int = 40, model_size: str = "124M",
+    models_dir: str | None = None, temperature: float | None = None, top_k: int = 0, top_p: float = 1.0,
+    seed: int | None = None, nsamples: int = 1, lookahead: bool = True, delete_checkpoint: bool = False,
 ) -> None:  # fmt: skip
     """Continue a prompt with GPT-2: the text goes to stdout as it is generated, everything else to stderr.
 
@@ -285,14 +286,16 @@ def main(
     Args:
         prompt: the text to continue; read from a pipe when it is not given; "" starts a new text
         n_tokens_to_generate: tokens at most; the text ends earlier at <|endoftext|>
-        model_size: 124M, 355M, 774M, 1558M (downloaded when needed), shakespeare (bundled), or a directory's name in
-            models_dir
-        models_dir: where models are kept
+        model_size: 124M, 355M, 774M, 1558M (downloaded when needed), shakespeare (bundled), a directory's name in
+            models_dir, or a directory elsewhere, as ./NAME: in OpenAI's form or Hugging Face's
+        models_dir: where models are kept; PICOGPT_MODELS_DIR when it is not given, else models
         temperature: 0 is greedy; 1 draws from the model's own distribution, less is more careful
         top_k: draw only from the k most likely tokens; 0 from all
         top_p: draw only from the most likely tokens that together have probability p; 1 from all
         seed: the same seed gives the same text
         nsamples: that many texts, generated as one batch
+        lookahead: guess and verify where the text repeats itself: the same text, sooner; --lookahead=False is without
+        delete_checkpoint: once the weights are converted, delete OpenAI's checkpoint: half the disk space
     """
     if temperature is None:
         temperature = 1.0 if top_k > 0 or top_p < 1 else 0.0
@@ -307,15 +310,17 @@ def main(
     encoder, hparams = utils.load_encoder_and_hparams(model_size, models_dir)
     input_ids = encoder.encode(prompt) or encoder.start_of_text()
     check_length(len(input_ids), n_tokens_to_generate, hparams["n_ctx"])
-    params = utils.load_params(model_size, models_dir, hparams)
+    params = utils.load_params(model_size, models_dir, hparams, delete_checkpoint)
 
-    output_ids = generate(
-        input_ids, params, hparams["n_head"], n_tokens_to_generate, temperature=temperature, top_k=top_k, top_p=top_p,
-        seed=seed, nsamples=nsamples if nsamples > 1 else None, stop_id=encoder.end_of_text,
-    )  # fmt: skip
+    how = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed, "stop_id": encoder.end_of_text}
+    request = (input_ids, params, hparams["n_head"], n_tokens_to_generate)
     if nsamples == 1:
+        from picogpt.lookahead import generate as generate_ahead  # which stands on top of this module
+
+        output_ids = generate_ahead(*request, **how) if lookahead else generate(*request, **how)
         cli.write(encoder.decode_stream(cli.progress(output_ids, n_tokens_to_generate, "token", beside_text=True)))
     else:
+        output_ids = generate(*request, **how, nsamples=nsamples)
         steps = list(cli.progress(output_ids, n_tokens_to_generate, "token"))  # n_seq x [nsamples]
         rows = ([ids[row] for ids in steps] for row in range(nsamples))
         cli.write_samples(encoder.decode(takewhile(lambda i: i != encoder.end_of_text, row)) for row in rows)

@@ -1,0 +1,92 @@
+"""A file that is being fetched: NAME.part, what is there of it, and NAME.part.json, what the server promised."""
+
+from __future__ import annotations
+
+import json
+import os
+from base64 import b64encode
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from picogpt import files
+from picogpt.openai import Known
+
+CHUNK = 1 << 14  # bytes; what a cut loses at most
+
+
+class Promise(NamedTuple):
+    """What a server says of a whole file; the validator, an ETag or a date, changes when the file does."""
+
+    url: str
+    total: int | None
+    validator: str | None
+    md5: str | None
+
+
+class Part:
+    """A file while it is fetched: what is there of it, and what the server promised."""
+
+    def __init__(self, goal: Path):
+        self.goal = goal
+        self.path = goal.with_name(f"{goal.name}.part")
+        self.note = goal.with_name(f"{goal.name}.part.json")
+        self.received = 0  # bytes that came over the network
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def promise(self, url: str, known: Known) -> Promise | None:
+        """What was promised of the file on disk, if it can be continued: else a change of it could go unseen."""
+        try:
+            promise = Promise(**json.loads(self.note.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+        seen = promise.validator or promise.md5 or known.sha256
+        fits = promise.total is not None and 0 < self.size <= promise.total
+        return promise if promise.url == url and seen and fits else None
+
+    def begin(self, promise: Promise) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_bytes(b"")  # first, so that old bytes are never taken for those of the new promise
+        files.save_text(self.note, json.dumps(promise._asdict()))
+
+    def finish(self) -> None:
+        self.path.replace(self.goal)
+        self.note.unlink(missing_ok=True)
+        files.sync(self.goal.parent)
+
+    def discard(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
+
+    def save(self, chunks: Iterable[bytes], total: int | None) -> None:
+        """Append what comes, behind a bar with bytes, rate and time left."""
+        bar = tqdm(
+            desc=f"fetching {self.goal.name}", total=total, initial=self.size, unit="B", unit_scale=True, disable=None
+        )
+        with bar, self.path.open("ab") as file:
+            for chunk in chunks:
+                file.write(chunk)
+                bar.update(len(chunk))
+                self.received += len(chunk)
+                if total is not None and file.tell() > total:
+                    break  # more than was promised
+            file.flush()
+            os.fsync(file.fileno())
+
+    def wrong(self, promise: Promise, known: Known) -> str | None:
+        """What tells the bytes on disk from the file, or None: its length, SHA-256, MD5, or a web page's beginning."""
+        if promise.total != self.size:
+            return f"expected {promise.total} bytes, found {self.size}"
+        with self.path.open("rb") as file:
+            if file.read(64).lstrip().lower().startswith((b"<!doctype", b"<html")):
+                return "expected data, found a web page"
+        if known.sha256 and known.sha256 != (found := files.digest(self.path, "sha256").hex()):
+            return f"expected SHA-256 {known.sha256}, found {found}"
+        if promise.md5 and promise.md5 != (found := b64encode(files.digest(self.path, "md5")).decode()):
+            return f"expected MD5 {promise.md5}, found {found}"
+        return None

@@ -1,0 +1,120 @@
+"""A blob store on loopback that goes wrong on demand: real sockets, and faults that happen at an exact byte.
+
+    with BlobServer({"124M/encoder.json": b"..."}) as server:
+        server.faults["124M/encoder.json"] = [Fault(cut_at=1000), Fault(status=503)]
+
+The faults of a path are used up one a request, in order; then it is served as it should be.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import re
+import socket
+import struct
+import threading
+from base64 import b64encode
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import md5, sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class Fault:
+    """What is different about one answer; a Fault() alone changes nothing."""
+
+    status: int | None = None  # an error with this status instead of the file
+    headers: dict[str, str | None] = field(default_factory=dict)  # sent instead of the right ones; None leaves one out
+    body: bytes | None = None  # sent instead of the file
+    cut_at: int | None = None  # the connection is reset behind this many bytes of the body
+    end_at: int | None = None  # the connection is closed in good order behind this many
+    stall_at: int | None = None  # nothing more comes behind this many, until the client goes away
+    ignore_range: bool = False
+    before: Callable[[], object] = lambda: None  # called when the request has come
+
+
+class BlobServer:
+    """Serves `files`, path -> bytes; `requests` lists (path, headers); `reached` is set when a fault's byte is sent."""
+
+    def __init__(self, files: dict[str, bytes], etag: bool = True, content_md5: bool = True):
+        self.files, self.etag, self.content_md5 = dict(files), etag, content_md5
+        self.faults: dict[str, list[Fault]] = defaultdict(list)
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        self.reached = threading.Event()
+
+    def __enter__(self) -> BlobServer:
+        handler = type("Handler", (_Handler,), {"blobs": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        # little is under way, so what has been sent has nearly all been received
+        self._server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 15)
+        self._server.handle_error = lambda *_: None  # clients that go away are expected
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def ranges(self, path: str) -> list[str | None]:
+        """The Range headers of the requests for a path, in order."""
+        return [headers.get("Range") for asked, headers in self.requests if asked == path]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    blobs: BlobServer
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        path = self.path.lstrip("/")
+        fault = self.blobs.faults[path].pop(0) if self.blobs.faults[path] else Fault()
+        self.blobs.requests.append((path, dict(self.headers.items())))
+        fault.before()
+        if fault.status is not None or path not in self.blobs.files:
+            self._answer(fault.status or 404, {}, fault.body or b"no", fault)
+        elif fault.body is not None:
+            self._answer(200, {}, fault.body, fault)
+        else:
+            self._serve(self.blobs.files[path], fault)
+
+    def _serve(self, data: bytes, fault: Fault) -> None:
+        headers = {"Last-Modified": email.utils.formatdate(len(data), usegmt=True)}
+        if self.blobs.etag:
+            headers["ETag"] = f'"{sha256(data).hexdigest()[:16]}"'
+        md5_of_all = {"Content-MD5": b64encode(md5(data).digest()).decode()} if self.blobs.content_md5 else {}
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        condition = self.headers.get("If-Range", headers.get("ETag"))
+        if not asked or fault.ignore_range or condition not in (headers.get("ETag"), headers["Last-Modified"]):
+            self._answer(200, headers | md5_of_all, data, fault)
+        elif (start := int(asked[1])) >= len(data):
+            self._answer(416, headers | {"Content-Range": f"bytes */{len(data)}"}, b"", fault)
+        else:
+            content_range = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
+            self._answer(206, headers | content_range, data[start:], fault)
+
+    def _answer(self, status: int, headers: dict[str, str], body: bytes, fault: Fault) -> None:
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(body))} | headers | fault.headers).items():
+            if value is not None:
+                self.send_header(name, value)
+        self.end_headers()
+        stops = [at for at in (fault.cut_at, fault.end_at, fault.stall_at) if at is not None]
+        self.wfile.write(body[: stops[0]] if stops else body)
+        self.wfile.flush()
+        if stops or fault.headers:
+            self.close_connection = True
+        if stops:
+            self.blobs.reached.set()
+        if fault.cut_at is not None:  # linger 0: the close is a reset
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if fault.stall_at is not None:
+            self.connection.recv(1)  # returns when the client has gone
+
+    def log_message(self, *_: object) -> None:
+        pass

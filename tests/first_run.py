@@ -1,0 +1,73 @@
+"""The first run of a model as a process: python -m tests.first_run MODELS_DIR [kill:TENSOR | byte:N | full:N]
+
+OpenAI's own data is half a gigabyte and more, so a small model stands for 124M: its sizes and checksums replace those
+that picogpt knows, and a data file that is the tensors one after another replaces what tensorflow reads. All else is
+the real thing. From the big files on, kill: ends the process by SIGKILL when that tensor is reached, byte: by a signal
+in the middle of a write, when a file grows past N bytes, and full: lets that write fail.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import signal
+import sys
+
+import numpy as np
+
+from picogpt import checkpoint, cli, openai, utils
+from tests.helpers import vocabulary_dir
+
+HPARAMS = {"n_vocab": 50257, "n_ctx": 16, "n_embd": 16, "n_head": 2, "n_layer": 2}
+
+
+def published() -> dict[str, bytes]:
+    """What OpenAI's server would have of this model, name -> bytes."""
+    tensors = [tensor for _, tensor in checkpoint.random_tensors(HPARAMS, seed=1)]
+    return {
+        "hparams.json": json.dumps(HPARAMS).encode(),
+        **{name: (vocabulary_dir() / name).read_bytes() for name in openai.TOKENIZER},
+        "checkpoint": b'model_checkpoint_path: "model.ckpt"\n',
+        "model.ckpt.index": b"index" * 100,
+        "model.ckpt.meta": b"meta" * 100,
+        openai.DATA: b"".join(tensor.tobytes() for tensor in tensors),
+    }
+
+
+def stand_in(kill_at: str = "") -> None:
+    """Make this model the 124M of this process."""
+    openai.HPARAMS["124M"] = HPARAMS
+    for name, data in published().items():
+        openai.KNOWN["124M"][name] = openai.Known(len(data), hashlib.sha256(data).hexdigest())
+
+    def tensors(model_dir, hparams):
+        with (model_dir / openai.DATA).open("rb") as file:
+            for name, shape in checkpoint.param_shapes(hparams).items():
+                if name == kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield name, np.fromfile(file, np.float32, math.prod(shape)).reshape(shape)
+
+    openai.tensors = tensors
+
+
+def limit_files(n: int, deadly: bool) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n, n))
+    if deadly:
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it; the system's default is death
+
+
+if __name__ == "__main__":
+    models_dir, fate = [*sys.argv[1:], ":"][:2]
+    kind, _, where = fate.partition(":")
+    stand_in(where if kind == "kill" else "")
+    with cli.polite_ends():
+        encoder, hparams = utils.load_encoder_and_hparams("124M", models_dir)
+        if kind in ("byte", "full"):
+            limit_files(int(where), deadly=kind == "byte")
+        params = utils.load_params("124M", models_dir, hparams)
+        print(encoder.decode([31373]), float(params["wte"][31373].sum()))
