@@ -312,7 +312,13 @@ def main(
     check_length(len(input_ids), n_tokens_to_generate, hparams["n_ctx"])
     params = utils.load_params(model_size, models_dir, hparams, delete_checkpoint)
 
-    how = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed, "stop_id": encoder.end_of_text}
+    how: dict[str, Any] = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "seed": seed,
+        "stop_id": encoder.end_of_text,
+    }
     request = (input_ids, params, hparams["n_head"], n_tokens_to_generate)
     if nsamples == 1:
         from picogpt.lookahead import generate as generate_ahead  # which stands on top of this module
