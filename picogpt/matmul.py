@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from picogpt.gpt2 import Array
 
-FEW_ROWS = range(2, 25)
+FEW_ROWS = range(2, 33)
 PIECE = 1 << 18  # multiplications in a small product: OpenBLAS shares out larger ones among its own threads
 SMALL_MATRIX = 1 << 19  # elements: below, handing work to another thread takes longer than the work
 

@@ -1,0 +1,236 @@
+"""One engine in a process of its own, for peers.py: python benchmarks/engine.py NAME MODEL_DIR WORK_DIR [PROMPT_IDS N]
+
+Reads requests from stdin, one JSON line {"prompt": ids, "n": tokens} each, and answers with one JSON line: the greedy
+tokens, the seconds to the first one, and the seconds to the last. With prompt and n as arguments it answers once and
+ends: that is the engine's whole command. What an engine needs in a form of its own is made in WORK_DIR once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Engine = Callable[[list[int], int], Iterator[int]]
+
+
+def arrays(model_dir: Path) -> dict[str, np.ndarray]:
+    """OpenAI's names with dots, h0.attn.c_attn.w and so on, from picogpt's NumPy files."""
+    return {path.name.removesuffix(".npy"): np.load(path) for path in sorted((model_dir / "params").glob("*.npy"))}
+
+
+def hparams(model_dir: Path) -> dict[str, int]:
+    return json.loads((model_dir / "hparams.json").read_text())
+
+
+def picogpt(model_dir: Path, _: Path, lookahead: bool = False) -> Engine:
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from picogpt import gpt2, utils
+    from picogpt import lookahead as ahead
+
+    settings = utils.read_hparams(model_dir / "hparams.json")
+    params = utils.load_params(str(model_dir), model_dir.parent, settings)
+    generate = ahead.generate if lookahead else gpt2.generate
+    return lambda prompt, n: generate(prompt, params, settings["n_head"], n)
+
+
+def picogpt_lookahead(model_dir: Path, work_dir: Path) -> Engine:
+    return picogpt(model_dir, work_dir, lookahead=True)
+
+
+def pico_original(model_dir: Path, work_dir: Path) -> Engine:
+    """The tutorial's program, from the user's own clone of it in WORK_DIR/picoGPT."""
+    sys.path.insert(0, str(work_dir / "picoGPT"))
+    import tqdm
+
+    import gpt2  # the clone's
+
+    tqdm.tqdm = lambda steps, *_: steps
+    params: dict[str, Any] = {"blocks": [{} for _ in range(hparams(model_dir)["n_layer"])]}
+    for name, array in arrays(model_dir).items():
+        *keys, last = name.split(".")
+        node = params["blocks"][int(keys.pop(0)[1:])] if keys and keys[0][0] == "h" else params
+        for key in keys:
+            node = node.setdefault(key, {})
+        node[last] = array
+    return lambda prompt, n: iter(gpt2.generate(list(prompt), params, hparams(model_dir)["n_head"], n))
+
+
+def hugging_face(model_dir: Path) -> Any:
+    """The same weights in a GPT2LMHeadModel."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes = hparams(model_dir)
+    config = GPT2Config(
+        vocab_size=sizes["n_vocab"], n_positions=sizes["n_ctx"], n_embd=sizes["n_embd"],
+        n_head=sizes["n_head"], n_layer=sizes["n_layer"],
+    )  # fmt: skip
+    model = GPT2LMHeadModel(config).eval()
+    leaves = {"g": "weight", "b": "bias", "w": "weight", "wte": "wte.weight", "wpe": "wpe.weight"}
+    state = {}
+    for name, array in arrays(model_dir).items():
+        path, _, leaf = name.rpartition(".")
+        key = f"{path.replace('h', 'h.', 1) if path.startswith('h') else path}.{leaves[leaf]}"
+        state["transformer." + key.removeprefix(".")] = torch.from_numpy(np.ascontiguousarray(array))
+    model.load_state_dict(state, strict=False)
+    return model
+
+
+def transformers(model_dir: Path, work_dir: Path) -> Engine:
+    import torch
+
+    saved = work_dir / "transformers"
+    if not saved.exists():
+        hugging_face(model_dir).save_pretrained(saved)
+    from transformers import GPT2LMHeadModel
+
+    model = GPT2LMHeadModel.from_pretrained(saved).eval()
+
+    def run(prompt: list[int], n: int) -> Iterator[int]:
+        with torch.inference_mode():
+            ids, cache = torch.tensor([prompt]), None
+            for _ in range(n):
+                out = model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+                cache, ids = out.past_key_values, out.logits[:, -1:].argmax(-1)
+                yield int(ids)
+
+    return run
+
+
+def ctranslate2(model_dir: Path, work_dir: Path, precision: str = "float32") -> Engine:
+    import ctranslate2
+
+    converted = work_dir / f"ctranslate2-{precision}"
+    if not converted.exists():
+        import shutil
+
+        source = work_dir / "transformers-with-tokenizer"
+        hugging_face(model_dir).save_pretrained(source)
+        shutil.copy(model_dir / "encoder.json", source / "vocab.json")
+        shutil.copy(model_dir / "vocab.bpe", source / "merges.txt")
+        (source / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
+        ctranslate2.converters.TransformersConverter(str(source)).convert(str(converted), quantization=precision)
+    generator = ctranslate2.Generator(str(converted), compute_type=precision, intra_threads=0)
+    symbols = {token_id: symbol for symbol, token_id in json.loads((model_dir / "encoder.json").read_text()).items()}
+
+    def run(prompt: list[int], n: int) -> Iterator[int]:
+        words = [symbols[token_id] for token_id in prompt]
+        for step in generator.generate_tokens(words, max_length=n, min_length=n, sampling_topk=1):
+            yield step.token_id
+
+    return run
+
+
+def ctranslate2_int8(model_dir: Path, work_dir: Path) -> Engine:
+    return ctranslate2(model_dir, work_dir, "int8")
+
+
+def llama_cpp(model_dir: Path, work_dir: Path, precision: str = "F32") -> Engine:
+    from llama_cpp import Llama
+
+    file = work_dir / f"gpt2-{precision}.gguf"
+    if not file.exists():
+        write_gguf(model_dir, file, precision)
+    llama = Llama(str(file), n_ctx=hparams(model_dir)["n_ctx"], n_batch=1024, n_ubatch=512, verbose=False)
+
+    def run(prompt: list[int], n: int) -> Iterator[int]:
+        llama.reset()
+        tokens = llama.generate(prompt, top_k=1, temp=0.0, repeat_penalty=1.0)
+        return (next(tokens) for _ in range(n))
+
+    return run
+
+
+def llama_cpp_f16(model_dir: Path, work_dir: Path) -> Engine:
+    return llama_cpp(model_dir, work_dir, "F16")
+
+
+def llama_cpp_q8_0(model_dir: Path, work_dir: Path) -> Engine:
+    return llama_cpp(model_dir, work_dir, "Q8_0")
+
+
+def write_gguf(model_dir: Path, file: Path, precision: str) -> None:
+    """The file that llama.cpp reads: names and metadata of its architecture "gpt2", matrices as [n_out, n_in]."""
+    import gguf
+
+    sizes = hparams(model_dir)
+    kind = gguf.GGMLQuantizationType[precision]
+    writer = gguf.GGUFWriter(file, "gpt2")
+    writer.add_context_length(sizes["n_ctx"])
+    writer.add_embedding_length(sizes["n_embd"])
+    writer.add_feed_forward_length(4 * sizes["n_embd"])
+    writer.add_block_count(sizes["n_layer"])
+    writer.add_head_count(sizes["n_head"])
+    writer.add_layer_norm_eps(1e-5)
+    writer.add_file_type(gguf.LlamaFileType[{"F32": "ALL_F32"}.get(precision, f"MOSTLY_{precision}")])
+    vocabulary = json.loads((model_dir / "encoder.json").read_text(encoding="utf-8"))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(sorted(vocabulary, key=vocabulary.__getitem__))
+    writer.add_token_types([gguf.TokenType.NORMAL] * (len(vocabulary) - 1) + [gguf.TokenType.CONTROL])
+    writer.add_token_merges((model_dir / "vocab.bpe").read_text(encoding="utf-8").split("\n")[1:-1])
+    writer.add_eos_token_id(len(vocabulary) - 1)
+    parts = {
+        "wte": "token_embd.weight", "wpe": "position_embd.weight", "ln_f.g": "output_norm.weight",
+        "ln_f.b": "output_norm.bias", "ln_1": "attn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output",
+        "ln_2": "ffn_norm", "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down",
+    }  # fmt: skip
+    for name, array in arrays(model_dir).items():
+        if name.startswith("h"):
+            block, part, leaf = name.split(".", 1)[0][1:], *name.split(".", 1)[1].rsplit(".", 1)
+            theirs = f"blk.{block}.{parts[part]}.{'bias' if leaf == 'b' else 'weight'}"
+        else:
+            theirs = parts[name]
+        data = np.ascontiguousarray(array.T if name.endswith(".w") else array)
+        if data.ndim == 2 and precision != "F32" and name != "wpe":
+            writer.add_tensor(theirs, gguf.quants.quantize(data, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(theirs, data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+ENGINES = {
+    "picogpt": picogpt,
+    "picogpt, look-ahead": picogpt_lookahead,
+    "picoGPT": pico_original,
+    "transformers": transformers,
+    "CTranslate2 float32": ctranslate2,
+    "CTranslate2 int8": ctranslate2_int8,
+    "llama.cpp f32": llama_cpp,
+    "llama.cpp f16": llama_cpp_f16,
+    "llama.cpp q8_0": llama_cpp_q8_0,
+}
+
+
+def timed(engine: Engine, prompt: list[int], n: int) -> dict[str, Any]:
+    start = time.perf_counter()
+    ids = engine(prompt, n)
+    tokens = [next(ids)]
+    first = time.perf_counter() - start
+    tokens += ids
+    return {"tokens": tokens, "first": first, "total": time.perf_counter() - start}
+
+
+def main(name: str, model_dir: str, work_dir: str, prompt: str = "", n: str = "") -> None:
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # whatever else an engine prints
+    engine = ENGINES[name](Path(model_dir), Path(work_dir))
+    if prompt:
+        print(json.dumps(timed(engine, json.loads(prompt), int(n))), file=answers)
+        return
+    print(json.dumps("ready"), file=answers, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(timed(engine, **json.loads(line))), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

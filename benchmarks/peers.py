@@ -1,0 +1,199 @@
+"""picogpt beside other engines, all with the same random weights of 124M's shape: `make bench-peers`.
+
+Each engine runs in a process of its own (engine.py), and they take turns, A B C A B C ...: what counts are ratios
+within one run. An engine's greedy tokens are compared with ours before its time counts. Engines that are not installed
+are left out and named. Writes docs/performance.json and docs/performance.png, and prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.engine import ENGINES
+from benchmarks.measure import ROOT, machine, make_model, spread
+
+ROUNDS = 7
+WORK_DIR = ROOT / ".bench" / "peers"
+QUANTIZED = ("CTranslate2 int8", "llama.cpp f16", "llama.cpp q8_0")  # other weights, so other tokens after a while
+SLOW = ("picoGPT",)  # runs the whole sequence again for every token
+WORDS = "Alan Turing theorized that computers would one day become"
+N_WHOLE = 40
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
+
+
+class Worker:
+    """An engine's process, asked over its pipes."""
+
+    def __init__(self, name: str, model_dir: Path):
+        self.name = name
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "benchmarks" / "engine.py"), name, str(model_dir), str(WORK_DIR)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
+        )  # fmt: skip
+        self.works = self.answer() == "ready"
+
+    def answer(self) -> Any:
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else None
+
+    def why_not(self) -> str:
+        return (self.process.stderr.read().strip().splitlines() or ["no reason given"])[-1]
+
+    def ask(self, prompt: list[int], n: int) -> dict[str, Any]:
+        self.process.stdin.write(json.dumps({"prompt": prompt, "n": n}) + "\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+
+def prompts() -> dict[str, tuple[list[int], int]]:
+    """What is asked: a prompt and a number of tokens for each column of the table."""
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 50256, 900).tolist()
+    return {"decode": (ids[:32], 33), "decode at 900": (ids, 17), "prefill": (ids[:512], 1)}
+
+
+def looping_prompt() -> list[int]:
+    """A text that repeats itself, as greedy text does."""
+    return np.random.default_rng(1).integers(0, 50256, 16).tolist() * 6
+
+
+def rate(task: str, answer: dict[str, Any], prompt: list[int]) -> float:
+    """Tokens per second: of the prompt, or behind the first one."""
+    if task == "prefill":
+        return len(prompt) / answer["first"]
+    return (len(answer["tokens"]) - 1) / (answer["total"] - answer["first"])
+
+
+def agreement(ours: list[int], theirs: list[int]) -> int:
+    """How many tokens are the same before the first that differs."""
+    return next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(theirs))
+
+
+def measure(workers: list[Worker]) -> dict[str, dict[str, list[float]]]:
+    rates: dict[str, dict[str, list[float]]] = {worker.name: {} for worker in workers}
+    tasks = prompts() | {"looping text": (looping_prompt(), 201)}
+    for task, (prompt, n) in tasks.items():
+        plain = workers[0].ask(prompt, n)["tokens"]
+        taking_part = []
+        for worker in workers:
+            if worker.name in SLOW:
+                if task == "decode":
+                    rates[worker.name][task] = [8 / worker.ask(prompt, 8)["total"] for _ in range(3)]
+                continue
+            same = agreement(plain, worker.ask(prompt, n)["tokens"])
+            print(f"{task}: {worker.name}: {same} of {n} tokens are ours", file=sys.stderr)
+            if same == n or worker.name in QUANTIZED:
+                taking_part.append(worker)
+        for _ in range(ROUNDS):
+            for worker in taking_part:
+                rates[worker.name].setdefault(task, []).append(rate(task, worker.ask(prompt, n), prompt))
+    return rates
+
+
+def whole_commands(workers: list[Worker], model_dir: Path) -> dict[str, list[float]]:
+    """Seconds from the command line to its end: a prompt of ten words and 40 tokens, all files in the page cache."""
+    sys.path.insert(0, str(ROOT))
+    from picogpt.encoder import get_encoder
+
+    ids = json.dumps(get_encoder(model_dir.name, model_dir.parent).encode(WORDS))
+    commands = {
+        worker.name: [
+            sys.executable,
+            "benchmarks/engine.py",
+            worker.name,
+            str(model_dir),
+            str(WORK_DIR),
+            ids,
+            str(N_WHOLE),
+        ]
+        for worker in workers
+        if worker.name != "picogpt, look-ahead"
+    }
+    commands["picogpt"] = [sys.executable, "gpt2.py", WORDS, "--models_dir", str(model_dir.parent)]
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    for round_number in range(ROUNDS):
+        for name, command in commands.items():
+            if name in SLOW and round_number >= 2:
+                continue
+            start = time.perf_counter()
+            subprocess.run(command, check=True, cwd=ROOT, env=ENVIRONMENT, capture_output=True)
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def table(results: dict[str, dict[str, list[float]]]) -> str:
+    columns = ["decode", "decode at 900", "prefill", "looping text", "whole command"]
+    units = ["tokens/s", "tokens/s", "tokens/s", "tokens/s", "s"]
+    lines = [
+        "| engine | " + " | ".join(f"{name}, {unit}" for name, unit in zip(columns, units, strict=True)) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for name, values in results.items():
+        cells = [spread(values[column]) if len(values.get(column, [])) > 1 else "" for column in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def plot(results: dict[str, dict[str, list[float]]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    columns = {
+        "decode": "tokens/s",
+        "prefill": "tokens/s",
+        "looping text": "tokens/s",
+        "whole command": "s, less is better",
+    }
+    figure, axes = plt.subplots(1, len(columns), figsize=(15, 4), sharey=True)
+    names = list(results)
+    for axis, (column, unit) in zip(axes, columns.items(), strict=True):
+        for y, name in enumerate(names):
+            if values := results[name].get(column):
+                middle = statistics.median(values)
+                spread_of = [[middle - min(values)], [max(values) - middle]]
+                color = "tab:orange" if name.startswith("picogpt") else "tab:gray"
+                axis.barh(y, middle, xerr=spread_of, color=color, capsize=3)
+                axis.text(0, y, f" {middle:.3g}", va="center", fontsize=8)
+        axis.set_title(f"{column}\n{unit}", fontsize=10)
+        axis.set_yticks(range(len(names)), names)
+    axes[0].invert_yaxis()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    WORK_DIR.mkdir(parents=True, exist_ok=True)
+    model_dir = make_model("124M")
+    workers = []
+    for name in ENGINES:
+        worker = Worker(name, model_dir)
+        if worker.works:
+            workers.append(worker)
+        else:
+            print(f"left out: {name}: {worker.why_not()}", file=sys.stderr)
+    results = measure(workers)
+    for worker in workers:
+        worker.process.stdin.close()
+        worker.process.wait()
+    for name, seconds in whole_commands(workers, model_dir).items():
+        results[name]["whole command"] = seconds
+    report = {"machine": machine(), "date": date.today().isoformat(), "rounds": ROUNDS, "results": results}
+    (ROOT / "docs" / "performance.json").write_text(json.dumps(report, indent=1) + "\n")
+    plot(results, ROOT / "docs" / "performance.png")
+    print(f"{report['machine']}, {report['date']}; medians (quartiles) of {ROUNDS} rounds\n\n{table(results)}")
+
+
+if __name__ == "__main__":
+    main()
