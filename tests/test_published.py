@@ -86,7 +86,7 @@ def test_mean_cross_entropy(fact):
 def test_transformers_agrees_on_the_real_124m():
     real_model("124M")
     model_dir = str(MODELS_DIR / "124M")
-    job = {"task": "continue", "model_dir": model_dir, "prompts": jobs.PROMPTS, "n_tokens": jobs.N_TOKENS}
+    job = {"task": "continue", "model_dir": model_dir, "prompts": jobs.PROMPTS[:2], "n_tokens": jobs.N_TOKENS}
     report = ours.report(job)
     rows = compare.compare(transformers_report(job, report), report)
     assert [row.problems for row in rows] == [[]] * len(rows)
