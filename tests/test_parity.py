@@ -111,15 +111,16 @@ def transformers_report(job, report):
     model = transformers_model(model_dir, utils.read_hparams(model_dir / "hparams.json"))
     prompts = []
     for prompt in report["prompts"]:
-        ids = list(prompt["prompt_ids"])
-        top, logits = [], []
+        inputs, past, top, logits = prompt["prompt_ids"], None, [], []
         for _ in range(job["n_tokens"]):
             with torch.no_grad():
-                logits.append(model(torch.tensor([ids])).logits[0, -1])
+                output = model(torch.tensor([inputs]), past_key_values=past, use_cache=True)
+            past = output.past_key_values
+            logits.append(output.logits[0, -1])
             values, best = logits[-1].topk(ours.N_TOP)
             top.append(list(zip(best.tolist(), values.tolist(), strict=True)))
-            ids.append(top[-1][0][0])
-        new_ids = ids[len(prompt["prompt_ids"]) :]
+            inputs = best[:1].tolist()
+        new_ids = [candidates[0][0] for candidates in top]
         prompts.append(prompt | {"new_ids": new_ids, "logits": logits[0].tolist(), "top": top})
     return {"prompts": prompts}
 
