@@ -130,7 +130,7 @@ def openai_vocabulary_dir(models_dir: Path) -> Path:
 def weights_sha256(model_dir: Path) -> str:
     """Of all tensors of a converted model: tells whether the stored evidence is about these numbers."""
     digest = hashlib.sha256()
-    for path in sorted((model_dir / checkpoint.PARAMS_DIR).iterdir()):
+    for path in sorted((model_dir / checkpoint.PARAMS_DIR).glob("*.npy")):
         digest.update(path.name.encode() + np.load(path).tobytes())
     return digest.hexdigest()
 

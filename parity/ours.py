@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from picogpt import __version__, checkpoint, gpt2, sampling, utils
+from picogpt import __version__, gpt2, sampling, utils
 from picogpt.encoder import get_encoder
 
 N_TOP = 5  # candidates of each generated token that are reported, as in official.py
@@ -19,7 +19,7 @@ N_TOP = 5  # candidates of each generated token that are reported, as in officia
 def continuations(job: dict[str, Any]) -> dict[str, Any]:
     model_dir = Path(job["model_dir"])
     encoder, hparams = utils.load_encoder_and_hparams(model_dir.name, model_dir.parent)
-    params = checkpoint.open_params(model_dir, hparams)
+    params = utils.load_params(model_dir.name, model_dir.parent, hparams)
     n_head, n_tokens = hparams["n_head"], job["n_tokens"]
     prompts = []
     for prompt in job["prompts"]:
