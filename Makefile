@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 
 PYTHON37 ?= python3.7
 GPT2_REPO ?= .parity/gpt-2
-PARITY_MODELS ?= shakespeare random-124M $(patsubst models/%/hparams.json,%,$(wildcard models/124M/hparams.json))
+PARITY_MODELS ?= shakespeare random-sharp random-124M $(patsubst models/%/hparams.json,%,$(wildcard models/124M/hparams.json))
 OFFICIAL := --official_python .parity/python3.7/bin/python --gpt2_repo "$(GPT2_REPO)"
 
 export PROMPT

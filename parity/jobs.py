@@ -142,7 +142,11 @@ def run_side(command: list[str | Path], job: dict[str, Any], work_dir: Path, sid
     job_path.write_text(json.dumps(job), encoding="utf-8")
     report_path.unlink(missing_ok=True)
     # the official code opens encoder.json in the locale's encoding
-    process = subprocess.run([*command, job_path, report_path], check=False, env={**os.environ, "PYTHONUTF8": "1"})
+    environment = {**os.environ, "PYTHONUTF8": "1"}
+    try:
+        process = subprocess.run([*command, job_path, report_path], check=False, env=environment)
+    except OSError as error:
+        raise UserError(f"{side} side: cannot run {command[0]}: {error.strerror}") from None
     if process.returncode != 0 or not report_path.exists():
         raise UserError(f"{side} side: {command[0]} failed with status {process.returncode}, see its messages above")
     return json.loads(report_path.read_text(encoding="utf-8"))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import SHAKESPEARE, vocabulary_dir
+from helpers import ROOT, SHAKESPEARE, vocabulary_dir
 
 from parity import compare, golden, jobs, ours
 from picogpt import UserError, checkpoint, gpt2, utils
@@ -207,3 +209,18 @@ def test_a_clone_that_was_changed_is_refused(tmp_path):
     (tmp_path / "src" / "encoder.py").write_text("changed")
     with pytest.raises(UserError, match="not as in commit 9b63575"):
         jobs.run_official(Path("python3.7"), job, tmp_path)
+
+
+def test_a_side_that_cannot_run_or_fails_is_told_in_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"official side: cannot run .*nowhere: No such file"):
+        jobs.run_side([tmp_path / "nowhere"], {"task": "filter"}, tmp_path, "official")
+    with pytest.raises(UserError, match="our side: .* failed with status 3"):
+        jobs.run_side([sys.executable, "-c", "raise SystemExit(3)"], {"task": "filter"}, tmp_path, "our")
+
+
+def test_the_command_line_refuses_a_model_that_is_unknown(tmp_path):
+    arguments = ["nosuch", "--official_python", "python3.7", "--gpt2_repo", tmp_path, "--work_dir", tmp_path]
+    process = subprocess.run([sys.executable, "-m", "parity", *arguments], capture_output=True, cwd=ROOT)
+    assert (process.returncode, process.stdout) == (2, b"")
+    assert process.stderr.startswith(b"python -m parity: error: unknown model 'nosuch'")
+    assert process.stderr.count(b"\n") == 1
