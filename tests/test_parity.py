@@ -214,7 +214,7 @@ def test_a_clone_that_was_changed_is_refused(tmp_path):
 def test_a_side_that_cannot_run_or_fails_is_told_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"official side: cannot run .*nowhere: No such file"):
         jobs.run_side([tmp_path / "nowhere"], {"task": "filter"}, tmp_path, "official")
-    with pytest.raises(UserError, match="our side: .* failed with status 3"):
+    with pytest.raises(UserError, match=r"our side: .* failed with status 3"):
         jobs.run_side([sys.executable, "-c", "raise SystemExit(3)"], {"task": "filter"}, tmp_path, "our")
 
 

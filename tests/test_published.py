@@ -64,7 +64,7 @@ def test_probability_of_each_greedy_token(fact):
 def test_first_logits(fact):
     _, hparams, params = real_model(fact["model"])
     logits = gpt2.gpt2(fact["ids"], **params, n_head=hparams["n_head"])[-1]
-    assert logits[: len(fact["first_logits"])] == pytest.approx(fact["first_logits"], abs=1e-3)
+    assert logits[: len(fact["first_logits"])] == pytest.approx(fact["first_logits"], abs=5e-4)
 
 
 @pytest.mark.parametrize("fact", facts("argmaxes"))
@@ -80,7 +80,7 @@ def test_mean_cross_entropy(fact):
     targets = np.reshape(fact["ids"][1:], (4, 64, 1))
     probabilities = gpt2.softmax(gpt2.gpt2(inputs, **params, n_head=hparams["n_head"]))
     loss = -np.log(np.take_along_axis(probabilities, targets, axis=-1)).mean()
-    assert loss == pytest.approx(fact["mean_cross_entropy"], abs=1e-4)
+    assert loss == pytest.approx(fact["mean_cross_entropy"], abs=5e-5)
 
 
 def test_transformers_agrees_on_the_real_124m():
