@@ -2,6 +2,8 @@
 # make test                  the tests
 # make check                 lint, format and types
 # make bench                 speed, beside the bare matrix products
+# make parity                the same tokens as OpenAI's own code? needs PYTHON37=... and takes GPT2_REPO=a local clone
+# make golden                tests/golden/ anew, from OpenAI's own code
 
 PYTHON ?= python3
 MODEL ?= shakespeare
@@ -11,9 +13,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 UNPINNED := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE
 
+PYTHON37 ?= python3.7
+GPT2_REPO ?= .parity/gpt-2
+PARITY_MODELS ?= shakespeare random-sharp random-124M $(patsubst models/%/hparams.json,%,$(wildcard models/124M/hparams.json))
+OFFICIAL := --official_python .parity/python3.7/bin/python --gpt2_repo "$(GPT2_REPO)"
+
 export PROMPT
 
-.PHONY: run test check format bench clean
+.PHONY: run test check format bench parity golden clean
 
 # the prompt goes through the environment: no quote or dollar in it can trip the shell
 run: $(VENV)/installed-run
@@ -35,8 +42,23 @@ bench: $(VENV)/installed-bench
 	$(UNPINNED) $(BIN)/python -m benchmarks.bench
 	$(UNPINNED) $(BIN)/python -m benchmarks.startup
 
+parity: $(VENV)/installed-test .parity/installed $(GPT2_REPO)/src/model.py
+	$(BIN)/python -m parity $(PARITY_MODELS) $(OFFICIAL)
+
+golden: $(VENV)/installed-test .parity/installed $(GPT2_REPO)/src/model.py
+	$(BIN)/python -m parity.golden $(OFFICIAL)
+
+.parity/installed: parity/requirements.txt
+	$(PYTHON37) -m venv --clear .parity/python3.7
+	.parity/python3.7/bin/pip install --quiet --requirement parity/requirements.txt
+	@touch $@
+
+.parity/gpt-2/src/model.py:
+	git clone --quiet https://github.com/openai/gpt-2 .parity/gpt-2
+	git -C .parity/gpt-2 checkout --quiet 9b63575ef42771a015060c964af2c3da4cf7c8ab
+
 clean:
-	rm -rf $(VENV) .bench
+	rm -rf $(VENV) .bench .parity
 
 # one environment; what each goal needs is added to it when first asked for
 $(VENV)/bin/python:

@@ -1,0 +1,226 @@
+"""Parity with OpenAI's code: what it answered once, frozen in tests/golden (see docs/parity.md), and transformers."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import ROOT, SHAKESPEARE, vocabulary_dir
+
+from parity import compare, golden, jobs, ours
+from picogpt import UserError, checkpoint, gpt2, utils
+
+
+def read(name):
+    return json.loads((golden.GOLDEN_DIR / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def model_dirs(tmp_path_factory):
+    """By name, the directory of each model that there is evidence about; random ones are made."""
+    scratch = tmp_path_factory.mktemp("models")
+    return {name: jobs.find_model(name, utils.bundled_models_dir(), scratch) for name in golden.MODELS}
+
+
+def our_rows(name, model_dir):
+    evidence = read(name)
+    job = {"task": "continue", "model_dir": str(model_dir), **evidence["job"]}
+    return compare.compare(evidence["official"], ours.report(job))
+
+
+@pytest.mark.parametrize("name", golden.MODELS)
+def test_the_evidence_is_about_these_weights(name, model_dirs):
+    assert jobs.weights_sha256(model_dirs[name]) == read(name)["weights_sha256"], "other weights: run make golden"
+
+
+@pytest.mark.parametrize("name", golden.MODELS)
+def test_tokens_and_logits_are_those_of_the_official_code(name, model_dirs):
+    rows = our_rows(name, model_dirs[name])
+    assert [row.n_equal for row in rows] == [jobs.N_TOKENS] * len(jobs.PROMPTS)
+    assert [row.problems for row in rows] == [[]] * len(rows)
+
+
+def test_the_evidence_came_from_the_pinned_code():
+    worlds = [json.loads(path.read_text())["official"]["world"] for path in golden.GOLDEN_DIR.glob("*.json")]
+    assert len(worlds) == 7
+    for world in worlds:
+        assert world["sha256"] == jobs.OFFICIAL_SHA256
+        assert world["tensorflow"] == "1.15.5"
+
+
+@pytest.mark.parametrize(("name", "directory"), [("shakespeare", SHAKESPEARE), ("openai", vocabulary_dir())])
+def test_token_ids_are_those_of_the_official_encoder(name, directory):
+    evidence = read(f"encode-{name}")
+    report = ours.report({"task": "encode", "model_dir": str(directory), **evidence["job"]})
+    assert report["ids"] == evidence["official"]["ids"]
+    assert report["texts"] == evidence["official"]["texts"] == evidence["job"]["texts"]
+
+
+def test_filters_keep_the_sets_of_the_official_sampler():
+    evidence = read("filters")
+    report = ours.report({"task": "filter", **evidence["job"]})
+    verdicts = compare.compare_kept(evidence["job"], evidence["official"]["kept"], report["kept"])
+    assert verdicts["differs"] == []
+    assert len(verdicts["rounding"]) <= 0.05 * len(verdicts["same"])
+
+
+def broken(constant):
+    """A function of gpt2.py, by name, with one constant changed as little as somebody might do by mistake."""
+    layer_norm, causal_mask, attention = gpt2.layer_norm, gpt2.causal_mask, gpt2.attention
+
+    def gelu(x):
+        return x * (0.5 + 0.5 * np.tanh(np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.045) * x**3)))
+
+    return {
+        "the GELU factor": ("gelu", gelu),
+        "the epsilon": ("layer_norm", lambda x, g, b: layer_norm(x, g, b, eps=1e-6)),
+        "the mask": ("causal_mask", lambda n_q, n_k: causal_mask(n_q, n_k) * np.float32(1e-9)),  # -10
+        "a mask of -1e4": ("causal_mask", lambda n_q, n_k: causal_mask(n_q, n_k) * np.float32(1e-6)),
+        "the scale": ("attention", lambda q, k, v, mask: attention(q * np.float32(1.01), k, v, mask)),
+    }[constant]
+
+
+@pytest.mark.parametrize("name", ["shakespeare", "random-tiny", "random-odd"])
+@pytest.mark.parametrize("constant", ["the GELU factor", "the epsilon", "the mask", "the scale"])
+def test_a_broken_constant_is_noticed(name, constant, model_dirs, monkeypatch):
+    monkeypatch.setattr(gpt2, *broken(constant))
+    assert any(row.problems for row in our_rows(name, model_dirs[name]))
+
+
+def test_a_mask_that_is_too_small_for_large_scores_is_noticed(model_dirs, monkeypatch):
+    monkeypatch.setattr(gpt2, *broken("a mask of -1e4"))
+    assert any(row.problems for row in our_rows("random-sharp", model_dirs["random-sharp"]))
+
+
+@pytest.mark.parametrize("name", golden.MODELS)
+def test_transformers_gives_the_same_tokens_and_logits(name, model_dirs):
+    job = {"task": "continue", "model_dir": str(model_dirs[name]), **read(name)["job"]}
+    report = ours.report(job)
+    rows = compare.compare(transformers_report(job, report), report)
+    assert [row.problems for row in rows] == [[]] * len(rows)
+
+
+def transformers_report(job, report):
+    """As official.py's, from GPT2LMHeadModel; the prompts' ids are taken from our report."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    model_dir = Path(job["model_dir"])
+    model = transformers_model(model_dir, utils.read_hparams(model_dir / "hparams.json"))
+    prompts = []
+    for prompt in report["prompts"]:
+        inputs, past, top, logits = prompt["prompt_ids"], None, [], []
+        for _ in range(job["n_tokens"]):
+            with torch.no_grad():
+                output = model(torch.tensor([inputs]), past_key_values=past, use_cache=True)
+            past = output.past_key_values
+            logits.append(output.logits[0, -1])
+            values, best = logits[-1].topk(ours.N_TOP)
+            top.append(list(zip(best.tolist(), values.tolist(), strict=True)))
+            inputs = best[:1].tolist()
+        new_ids = [candidates[0][0] for candidates in top]
+        prompts.append(prompt | {"new_ids": new_ids, "logits": logits[0].tolist(), "top": top})
+    return {"prompts": prompts}
+
+
+def transformers_model(model_dir, hparams):
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes = {name: hparams[name] for name in ("n_embd", "n_head", "n_layer")}
+    config = GPT2Config(vocab_size=hparams["n_vocab"], n_positions=hparams["n_ctx"], **sizes)
+    model = GPT2LMHeadModel(config).eval()
+    ends = {"w": "weight", "g": "weight", "b": "bias", "wte": "wte.weight", "wpe": "wpe.weight"}
+    state = {}
+    for name in checkpoint.param_shapes(hparams):  # "h0/attn/c_attn/w" -> "transformer.h.0.attn.c_attn.weight"
+        *path, end = name.replace("h", "h/", 1).split("/") if name.startswith("h") else name.split("/")
+        tensor = np.load(model_dir / checkpoint.PARAMS_DIR / f"{name.replace('/', '.')}.npy")
+        state[".".join(["transformer", *path, ends[end]])] = torch.from_numpy(np.ascontiguousarray(tensor))
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert (missing, unexpected) == (["lm_head.weight"], [])  # which is wte
+    return model
+
+
+# the comparison itself
+
+
+def prompt_report(new_ids, logits=(1.0, 9.0, 8.0), top=None, **changes):
+    top = top or [[[token_id, 9.0], [2, 8.0]] for token_id in new_ids]
+    entry = {"prompt": "x", "prompt_ids": [0], "new_ids": new_ids, "text": "", "logits": list(logits), "top": top}
+    return {"prompts": [entry | changes]}
+
+
+def problems(official, ours):
+    return compare.compare(official, ours)[0].problems
+
+
+def test_equal_reports_have_no_problems():
+    assert problems(prompt_report([1, 1]), prompt_report([1, 1])) == []
+
+
+def test_logits_may_differ_by_float_error_only():
+    close, far = 9.0 + 8e-5, 9.0 + 4e-4
+    assert problems(prompt_report([1]), prompt_report([1], logits=(1.0, close, 8.0))) == []
+    assert "logits: 4.0e-04 apart" in problems(prompt_report([1]), prompt_report([1], logits=(1.0, far, 8.0)))[0]
+    assert problems(prompt_report([1]), prompt_report([1], logits=(math.nan, 9.0, 8.0)))
+    assert problems(prompt_report([1]), prompt_report([1], top=[[[1, far], [2, 8.0]]]))
+
+
+def test_other_prompt_ids_and_other_text_are_problems():
+    assert "prompt ids" in problems(prompt_report([1]), prompt_report([1], prompt_ids=[5]))[0]
+    assert "text" in problems(prompt_report([1]), prompt_report([1], text="?"))[0]
+
+
+@pytest.mark.parametrize(
+    ("gap", "verdict"), [(1e-5, "within float error of one another"), (1.0, "further apart than float error")]
+)
+def test_a_token_that_differs_is_told_with_the_gap_between_its_candidates(gap, verdict):
+    official = prompt_report([1, 1], top=[[[1, 9.0], [2, 8.0]], [[1, 9.0], [2, 9.0 - gap]]])
+    mine = prompt_report([1, 2], top=[[[1, 9.0], [2, 8.0]], [[2, 9.0], [1, 9.0 - gap]]])
+    row = compare.compare(official, mine)[0]
+    assert (row.n_equal, row.n_tokens) == (1, 2)
+    assert row.problems[0].startswith("token 2: official 1, ours 2: the two logits are")
+    assert row.problems[0].endswith(verdict)
+    assert any("DIFFERS" in line for line in compare.table("model", [row]))
+
+
+def test_a_token_that_is_no_candidate_of_the_other_side_is_no_near_tie():
+    assert "no near tie, official lists 7 below its best 2" in problems(prompt_report([1]), prompt_report([7]))[0]
+
+
+def test_kept_sets_may_differ_only_where_rounding_decides():
+    logits = np.log(np.array([0.6, 0.3, 0.1], np.float32))
+    setting = {"temperature": 1.0, "top_k": 0}
+    assert compare.kept_verdict(logits, **setting, top_p=0.9, official=[0], ours=[0, 1]) == "rounding"
+    assert compare.kept_verdict(logits, **setting, top_p=0.8, official=[0], ours=[0, 1]) == "differs"
+    assert compare.kept_verdict(logits, **setting, top_p=0.9, official=[0, 1], ours=[0, 2]) == "differs"
+    assert compare.kept_verdict(logits, **setting, top_p=0.8, official=[0], ours=[0]) == "same"
+
+
+def test_a_clone_that_was_changed_is_refused(tmp_path):
+    (tmp_path / "src").mkdir()
+    job = {"gpt2_repo": str(tmp_path)}
+    with pytest.raises(UserError, match=r"expected .*encoder\.py, found nothing: clone https"):
+        jobs.run_official(Path("python3.7"), job, tmp_path)
+    (tmp_path / "src" / "encoder.py").write_text("changed")
+    with pytest.raises(UserError, match="not as in commit 9b63575"):
+        jobs.run_official(Path("python3.7"), job, tmp_path)
+
+
+def test_a_side_that_cannot_run_or_fails_is_told_in_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"official side: cannot run .*nowhere: No such file"):
+        jobs.run_side([tmp_path / "nowhere"], {"task": "filter"}, tmp_path, "official")
+    with pytest.raises(UserError, match=r"our side: .* failed with status 3"):
+        jobs.run_side([sys.executable, "-c", "raise SystemExit(3)"], {"task": "filter"}, tmp_path, "our")
+
+
+def test_the_command_line_refuses_a_model_that_is_unknown(tmp_path):
+    arguments = ["nosuch", "--official_python", "python3.7", "--gpt2_repo", tmp_path, "--work_dir", tmp_path]
+    process = subprocess.run([sys.executable, "-m", "parity", *arguments], capture_output=True, cwd=ROOT)
+    assert (process.returncode, process.stdout) == (2, b"")
+    assert process.stderr.startswith(b"python -m parity: error: unknown model 'nosuch'")
+    assert process.stderr.count(b"\n") == 1
