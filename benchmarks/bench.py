@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.measure import in_turns, machine, make_model, spread
-from picogpt import checkpoint, gpt2, openai
+from picogpt import checkpoint, gpt2, lookahead, openai
 
 if TYPE_CHECKING:
     from picogpt.gpt2 import Array, Params
@@ -45,6 +45,27 @@ def bare_products(params: Params, n_rows: int, n_logits: int) -> Callable[[], No
     return run
 
 
+def bare_attention(n: int) -> Callable[[], None]:
+    """The products of causal attention at n positions, in every layer: 128 queries at a time, with no key too many."""
+    d_head = HPARAMS["n_embd"] // N_HEAD
+    q, k, v = np.ones((3, N_HEAD, n, d_head), np.float32)
+
+    def run() -> None:
+        for _ in range(HPARAMS["n_layer"]):
+            for end in range(128, n + 128, 128):
+                q[:, end - 128 : end] @ k[:, :end].swapaxes(-1, -2) @ v[:, :end]
+
+    return run
+
+
+def both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    def run() -> None:
+        first()
+        second()
+
+    return run
+
+
 def random_ids(*shape: int) -> Array:
     return np.random.default_rng(0).integers(0, HPARAMS["n_vocab"], shape)
 
@@ -55,9 +76,7 @@ def decode(params: Params, n_prompt: int, nsamples: int | None = None) -> Callab
     def run() -> float:
         ids = gpt2.generate(random_ids(n_prompt).tolist(), params, N_HEAD, STEPS + 1, nsamples=nsamples)
         next(ids)
-        start = time.perf_counter()
-        steps = len(list(ids))
-        return (time.perf_counter() - start) / steps
+        return seconds_each(ids)
 
     return run
 
@@ -67,6 +86,25 @@ def prefill(params: Params, n_prompt: int) -> Callable[[], None]:
         next(gpt2.generate(random_ids(n_prompt).tolist(), params, N_HEAD, 1))
 
     return run
+
+
+def text(
+    generate: Callable[..., Iterator[int]], prompt: list[int], params: Params, settings: dict
+) -> Callable[[], float]:
+    """Seconds per token of 200, but for the first."""
+
+    def run() -> float:
+        ids = generate(prompt, params, N_HEAD, 201, **settings)
+        next(ids)
+        return seconds_each(ids)
+
+    return run
+
+
+def seconds_each(ids: Iterator[Any]) -> float:
+    start = time.perf_counter()
+    n = len(list(ids))
+    return (time.perf_counter() - start) / n
 
 
 def repeated(function: Callable[[], None], times: int) -> Callable[[], float]:
@@ -86,7 +124,7 @@ def report(title: str, seconds: dict[str, list[float]], tokens: dict[str, int]) 
     for name, times in seconds.items():
         ratios = [own / other for own, other in zip(seconds[base], times, strict=True)]
         rate = spread([tokens[name] / t for t in times])
-        print(f"  {name:32} {rate:>26} tokens/s   {spread(ratios):>20} of the bare steps")
+        print(f"  {name:32} {rate:>26} tokens/s   {spread(ratios):>20} of the first")
 
 
 def main() -> None:
@@ -106,10 +144,19 @@ def main() -> None:
 
     for n_prompt in (512, 1000):
         contestants = {
-            f"bare products, {n_prompt} rows": bare_products(params, n_prompt, 1),
-            f"prefill of {n_prompt} tokens": prefill(params, n_prompt),
+            "bare products": both(bare_products(params, n_prompt, 1), bare_attention(n_prompt)),
+            "bare products, weights alone": bare_products(params, n_prompt, 1),
+            "prefill": prefill(params, n_prompt),
         }
         report(f"prefill: {n_prompt} tokens", in_turns(contestants, ROUNDS), dict.fromkeys(contestants, n_prompt))
+
+    loop = random_ids(16).tolist() * 6  # greedy text that repeats itself, which this random model then does
+    for title, settings in (("that repeats itself", {}), ("that does not", {"temperature": 1.0, "seed": 0})):
+        contestants = {
+            "plain": text(gpt2.generate, loop, params, settings),
+            "look-ahead": text(lookahead.generate, loop, params, settings),
+        }
+        report(f"text {title}: 200 tokens", in_turns(contestants, 5), dict.fromkeys(contestants, 1))
 
 
 if __name__ == "__main__":

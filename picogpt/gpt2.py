@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cache
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
     Params = dict[str, Any]
 
-QUERY_BLOCK = 32  # queries whose scores are computed at a time
-PREFILL_CHUNK = 128  # tokens of a prompt that go through the model at a time: what lies between layers stays in cache
+# so that what lies between two products stays in the processor's cache
+QUERY_BLOCK = 64  # queries whose scores are computed at a time
+GELU_BLOCK = 32  # rows
+PREFILL_CHUNK = 512  # tokens of a prompt that go through the model at a time
 
 
 def gelu(x: Array) -> Array:  # [...] -> [...]
@@ -58,8 +61,8 @@ def gelu(x: Array) -> Array:  # [...] -> [...]
     return t
 
 
-def softmax(x: Array) -> Array:  # [..., n] -> [..., n]
-    x = x - x.max(axis=-1, keepdims=True)  # the largest is e^0, so nothing overflows
+def softmax(x: Array, out: Array | None = None) -> Array:  # [..., n] -> [..., n]
+    x = np.subtract(x, x.max(axis=-1, keepdims=True), out=out)  # the largest is e^0, so nothing overflows
     np.exp(x, out=x)
     x /= x.sum(axis=-1, keepdims=True)
     return x
@@ -82,15 +85,20 @@ def linear(x: Array, w: Array, b: Array) -> Array:  # [..., n_in], [n_in, n_out]
 
 
 def ffn(x: Array, c_fc: Params, c_proj: Params) -> Array:  # [..., n_seq, n_embd] -> [..., n_seq, n_embd]
-    a = gelu(linear(x, **c_fc))  # [..., n_seq, n_embd] -> [..., n_seq, 4*n_embd]
+    a = linear(x, **c_fc)  # [..., n_seq, n_embd] -> [..., n_seq, 4*n_embd]
+    rows = a.reshape(-1, a.shape[-1])
+    for start in range(0, len(rows), GELU_BLOCK):
+        block = rows[start : start + GELU_BLOCK]
+        block[:] = gelu(block)
     return linear(a, **c_proj)  # [..., n_seq, 4*n_embd] -> [..., n_seq, n_embd]
 
 
-def attention(q: Array, k: Array, v: Array, mask: Array | float = 0.0) -> Array:
-    # [..., n_q, d_head], [..., n_k, d_head], [..., n_k, d_head], [n_q, n_k] -> [..., n_q, d_head]
+def attention(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
+    # [..., n_q, d_head], [..., n_k, d_head], [..., n_k, d_head] -> [..., n_q, d_head]
     scores = (q / math.sqrt(q.shape[-1])) @ k.swapaxes(-1, -2)  # [..., n_q, n_k]
-    scores += mask
-    return softmax(scores) @ v
+    if mask is not None:
+        scores[..., -mask.shape[-1] :] += mask  # of the last keys
+    return softmax(scores, out=scores) @ v
 
 
 def causal_attention(q: Array, k: Array, v: Array) -> Array:
@@ -98,16 +106,16 @@ def causal_attention(q: Array, k: Array, v: Array) -> Array:
     n_seq, n_past = q.shape[-2], k.shape[-2] - q.shape[-2]
     out = np.empty_like(q)
     for start in range(0, n_seq, QUERY_BLOCK):
-        block = slice(start, start + QUERY_BLOCK)
-        n_k = n_past + min(start + QUERY_BLOCK, n_seq)
-        mask = causal_mask(q[..., block, :].shape[-2], n_k)
-        out[..., block, :] = attention(q[..., block, :], k[..., :n_k, :], v[..., :n_k, :], mask)
+        end = min(start + QUERY_BLOCK, n_seq)
+        block, past = (..., slice(start, end), slice(None)), (..., slice(n_past + end), slice(None))
+        out[block] = attention(q[block], k[past], v[past], causal_mask(end - start))
     return out
 
 
-def causal_mask(n_q: int, n_k: int) -> Array:  # -> [n_q, n_k]
-    """0 where the last n_q of n_k positions may look, -1e10 where not: the future."""
-    return np.triu(np.full((n_q, n_k), -1e10, np.float32), k=1 + n_k - n_q)
+@cache
+def causal_mask(n: int) -> Array:  # -> [n, n]
+    """0 where a position may look, at itself and back, -1e10 where not: the future."""
+    return np.triu(np.full((n, n), -1e10, np.float32), k=1)
 
 
 def mha(
@@ -124,7 +132,7 @@ def mha(
         k, v = kv_cache.extend(layer, k, v)  # 2 x [..., n_head, n_k, d_head]
 
     # each head attends on its own, all of them in one batched product; a single new position may look everywhere
-    x = causal_attention(q, k, v) if n_seq > 1 else attention(q, k, v, kv_cache.padding if kv_cache else 0.0)
+    x = causal_attention(q, k, v) if n_seq > 1 else attention(q, k, v, kv_cache.padding if kv_cache else None)
 
     # merge the heads, [..., n_head, n_seq, d_head], and mix them
     x = x.swapaxes(-2, -3).reshape(*batch, n_seq, n_embd)
@@ -180,7 +188,7 @@ class KVCache:
     They lie in one array [n_layer, 2, ..., n_head, max_length, d_head], allocated once, filled by `extend`.
     """
 
-    padding: Array | float = 0.0  # added to the scores of a single new position; batch.py has rows of unequal lengths
+    padding: Array | None = None  # a mask for a single new position; batch.py has rows of unequal lengths
 
     def __init__(self, n_layer: int, n_head: int, d_head: int, max_length: int, batch: tuple[int, ...] = ()):
         self.array = np.zeros((n_layer, 2, *batch, n_head, max_length, d_head), np.float32)

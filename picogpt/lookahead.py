@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from picogpt.gpt2 import Array, Params
 
 NGRAM = 3  # tokens that must have stood together before for a guess
-MAX_GUESSES = 15
+MAX_GUESSES = 31
 TOO_CLOSE = 2e-5  # of the largest logit: below, rounding in another order of additions could change the order of two
 
 

@@ -131,7 +131,7 @@ def test_attention_with_a_past(torch):
 
 def test_every_layer_stays_float32():
     x = random_array(4, 8)
-    mask = gpt2.causal_mask(4, 4)
+    mask = gpt2.causal_mask(4)
     layers = [
         gpt2.gelu(x), gpt2.softmax(x), gpt2.layer_norm(x, x[0], x[1]), gpt2.linear(x, x.T, x[:, 0]), mask,
         gpt2.attention(x, x, x, mask), gpt2.causal_attention(x, x, x), gpt2.logits(x, x),

@@ -79,9 +79,9 @@ def broken(constant):
     return {
         "the GELU factor": ("gelu", gelu),
         "the epsilon": ("layer_norm", lambda x, g, b: layer_norm(x, g, b, eps=1e-6)),
-        "the mask": ("causal_mask", lambda n_q, n_k: causal_mask(n_q, n_k) * np.float32(1e-9)),  # -10
-        "a mask of -1e4": ("causal_mask", lambda n_q, n_k: causal_mask(n_q, n_k) * np.float32(1e-6)),
-        "the scale": ("attention", lambda q, k, v, mask: attention(q * np.float32(1.01), k, v, mask)),
+        "the mask": ("causal_mask", lambda n: causal_mask(n) * np.float32(1e-9)),  # -10
+        "a mask of -1e4": ("causal_mask", lambda n: causal_mask(n) * np.float32(1e-6)),
+        "the scale": ("attention", lambda q, *rest: attention(q * np.float32(1.01), *rest)),
     }[constant]
 
 
