@@ -79,7 +79,7 @@ def test_guesses_grow_while_they_hold_and_end_when_they_fail():
 
 
 def test_a_loop_goes_on_through_its_own_guesses():
-    lookup = PromptLookup([5, 6] * 10)
+    lookup = PromptLookup([5, 6] * 40)
     assert lookup.guess(7) == [5, 6, 5, 6, 5, 6, 5]
     assert len(lookup.guess(100)) == lookahead.MAX_GUESSES
 
