@@ -2,6 +2,7 @@
 # make test                  the tests
 # make check                 lint, format and types
 # make bench                 speed, beside the bare matrix products
+# make bench-peers           and beside other engines, in an environment of their own
 # make parity                the same tokens as OpenAI's own code? needs PYTHON37=... and takes GPT2_REPO=a local clone
 # make golden                tests/golden/ anew, from OpenAI's own code
 
@@ -13,6 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UNPINNED := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE
 
+TORCH ?= torch
 PYTHON37 ?= python3.7
 GPT2_REPO ?= .parity/gpt-2
 PARITY_MODELS ?= shakespeare random-sharp random-124M $(patsubst models/%/hparams.json,%,$(wildcard models/124M/hparams.json))
@@ -20,7 +22,7 @@ OFFICIAL := --official_python .parity/python3.7/bin/python --gpt2_repo "$(GPT2_R
 
 export PROMPT
 
-.PHONY: run test check format bench parity golden clean
+.PHONY: run test check format bench bench-peers parity golden clean
 
 # the prompt goes through the environment: no quote or dollar in it can trip the shell
 run: $(VENV)/installed-run
@@ -41,6 +43,20 @@ format: $(VENV)/installed-check
 bench: $(VENV)/installed-bench
 	$(UNPINNED) $(BIN)/python -m benchmarks.bench
 	$(UNPINNED) $(BIN)/python -m benchmarks.startup
+
+# each engine is optional: what does not install is left out. WITH=a clone of picoGPT takes that in as well
+bench-peers: .bench/peers/installed
+	$(if $(WITH),ln -sfn "$(abspath $(WITH))" .bench/peers/picoGPT)
+	$(UNPINNED) .bench/python/bin/python -m benchmarks.peers
+
+.bench/peers/installed: pyproject.toml
+	mkdir -p .bench/peers
+	$(PYTHON) -m venv .bench/python
+	.bench/python/bin/pip install --quiet --editable ".[bench]" matplotlib
+	-.bench/python/bin/pip install --quiet $(TORCH) transformers
+	-.bench/python/bin/pip install --quiet ctranslate2
+	-.bench/python/bin/pip install --quiet llama-cpp-python gguf
+	@touch $@
 
 parity: $(VENV)/installed-test .parity/installed $(GPT2_REPO)/src/model.py
 	$(BIN)/python -m parity $(PARITY_MODELS) $(OFFICIAL)

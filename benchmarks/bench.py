@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.measure import in_turns, machine, make_model, spread
+from benchmarks.measure import in_turns, looping_prompt, machine, make_model, spread
 from picogpt import checkpoint, gpt2, lookahead, openai
 
 if TYPE_CHECKING:
@@ -150,11 +150,10 @@ def main() -> None:
         }
         report(f"prefill: {n_prompt} tokens", in_turns(contestants, ROUNDS), dict.fromkeys(contestants, n_prompt))
 
-    loop = random_ids(16).tolist() * 6  # greedy text that repeats itself, which this random model then does
     for title, settings in (("that repeats itself", {}), ("that does not", {"temperature": 1.0, "seed": 0})):
         contestants = {
-            "plain": text(gpt2.generate, loop, params, settings),
-            "look-ahead": text(lookahead.generate, loop, params, settings),
+            "plain": text(gpt2.generate, looping_prompt(), params, settings),
+            "look-ahead": text(lookahead.generate, looping_prompt(), params, settings),
         }
         report(f"text {title}: 200 tokens", in_turns(contestants, 5), dict.fromkeys(contestants, 1))
 

@@ -33,6 +33,11 @@ def make_model(model_size: str = "124M") -> Path:
     return model_dir
 
 
+def looping_prompt() -> list[int]:
+    """A prompt that the random model of 124M's shape goes on to repeat itself from, as greedy text does."""
+    return np.random.default_rng(0).integers(0, openai.HPARAMS["124M"]["n_vocab"], 16).tolist() * 6
+
+
 def in_turns(contestants: dict[str, Callable[[], float | None]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each contestant in each round, A B C A B C ..., after one round that does not count.
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.engine import ENGINES
-from benchmarks.measure import ROOT, machine, make_model, spread
+from benchmarks.measure import ROOT, looping_prompt, machine, make_model, spread
 
 ROUNDS = 7
 WORK_DIR = ROOT / ".bench" / "peers"
@@ -59,12 +59,12 @@ def prompts() -> dict[str, tuple[list[int], int]]:
     """What is asked: a prompt and a number of tokens for each column of the table."""
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 50256, 900).tolist()
-    return {"decode": (ids[:32], 33), "decode at 900": (ids, 17), "prefill": (ids[:512], 1)}
-
-
-def looping_prompt() -> list[int]:
-    """A text that repeats itself, as greedy text does."""
-    return np.random.default_rng(1).integers(0, 50256, 16).tolist() * 6
+    return {
+        "decode": (ids[:32], 33),
+        "decode at 900": (ids, 17),
+        "prefill": (ids[:512], 1),
+        "looping text": (looping_prompt(), 201),
+    }
 
 
 def rate(task: str, answer: dict[str, Any], prompt: list[int]) -> float:
@@ -81,8 +81,7 @@ def agreement(ours: list[int], theirs: list[int]) -> int:
 
 def measure(workers: list[Worker]) -> dict[str, dict[str, list[float]]]:
     rates: dict[str, dict[str, list[float]]] = {worker.name: {} for worker in workers}
-    tasks = prompts() | {"looping text": (looping_prompt(), 201)}
-    for task, (prompt, n) in tasks.items():
+    for task, (prompt, n) in prompts().items():
         plain = workers[0].ask(prompt, n)["tokens"]
         taking_part = []
         for worker in workers:

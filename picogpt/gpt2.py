@@ -38,6 +38,8 @@ from picogpt.matmul import matmul
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from picogpt.encoder import Encoder
+
     Array = NDArray[Any]
     Params = dict[str, Any]
 
@@ -284,7 +286,8 @@ def check_length(n_prompt: int, n_tokens_to_generate: int, n_ctx: int) -> None:
 def main(
     prompt: str | None = None, *, n_tokens_to_generate: int = 40, model_size: str = "124M",
     models_dir: str | None = None, temperature: float | None = None, top_k: int = 0, top_p: float = 1.0,
-    seed: int | None = None, nsamples: int = 1, lookahead: bool = True, delete_checkpoint: bool = False,
+    seed: int | None = None, nsamples: int = 1, lookahead: bool = True, draft_model: str | None = None,
+    delete_checkpoint: bool = False,
 ) -> None:  # fmt: skip
     """Continue a prompt with GPT-2: the text goes to stdout as it is generated, everything else to stderr.
 
@@ -303,6 +306,7 @@ def main(
         seed: the same seed gives the same text
         nsamples: that many texts, generated as one batch
         lookahead: guess and verify where the text repeats itself: the same text, sooner; --lookahead=False is without
+        draft_model: a smaller model with the same vocabulary whose guesses model_size verifies: the same text, sooner
         delete_checkpoint: once the weights are converted, delete OpenAI's checkpoint: half the disk space
     """
     if temperature is None:
@@ -310,6 +314,10 @@ def main(
     sampling.check_sampling(temperature, top_k, top_p)
     if nsamples < 1:
         raise UserError(f"nsamples must be 1 or more, found {nsamples}")
+    if nsamples > 1 and draft_model is not None:
+        raise UserError(
+            f"a draft model guesses for one text at a time, found nsamples {nsamples}: leave one of them out"
+        )
     if seed is not None and seed < 0:
         raise UserError(f"seed must be 0 or more, found {seed}")
     prompt = cli.read_prompt(prompt)
@@ -320,21 +328,24 @@ def main(
     check_length(len(input_ids), n_tokens_to_generate, hparams["n_ctx"])
     params = utils.load_params(model_size, models_dir, hparams, delete_checkpoint)
 
-    how: dict[str, Any] = {
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "seed": seed,
-        "stop_id": encoder.end_of_text,
-    }
     request = (input_ids, params, hparams["n_head"], n_tokens_to_generate)
-    if nsamples == 1:
-        from picogpt.lookahead import generate as generate_ahead  # which stands on top of this module
+    how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    how["stop_id"] = encoder.end_of_text
+    if nsamples > 1:
+        write_samples(encoder, generate(*request, nsamples=nsamples, **how), n_tokens_to_generate, nsamples)
+        return
+    from picogpt import lookahead as ahead  # which stands on top of this module
 
-        output_ids = generate_ahead(*request, **how) if lookahead else generate(*request, **how)
-        cli.write(encoder.decode_stream(cli.progress(output_ids, n_tokens_to_generate, "token", beside_text=True)))
+    if draft_model is not None:
+        draft = ahead.load_draft(draft_model, models_dir, encoder, input_ids, n_tokens_to_generate)
+        output_ids = ahead.generate(*request, guesser=draft, **how)
     else:
-        output_ids = generate(*request, **how, nsamples=nsamples)
-        steps = list(cli.progress(output_ids, n_tokens_to_generate, "token"))  # n_seq x [nsamples]
-        rows = ([ids[row] for ids in steps] for row in range(nsamples))
-        cli.write_samples(encoder.decode(takewhile(lambda i: i != encoder.end_of_text, row)) for row in rows)
+        output_ids = ahead.generate(*request, **how) if lookahead else generate(*request, **how)
+    cli.write(encoder.decode_stream(cli.progress(output_ids, n_tokens_to_generate, "token", beside_text=True)))
+
+
+def write_samples(encoder: Encoder, steps: Iterator[list[int]], n_steps: int, nsamples: int) -> None:
+    """Generate to the end, then write one text below the other."""
+    columns = list(cli.progress(steps, n_steps, "token"))  # n_seq x [nsamples]
+    rows = ([ids[row] for ids in columns] for row in range(nsamples))
+    cli.write_samples(encoder.decode(takewhile(lambda i: i != encoder.end_of_text, row)) for row in rows)

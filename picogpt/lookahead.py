@@ -11,18 +11,21 @@ itself: Saxena 2023, "Prompt Lookup Decoding".
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from picogpt import sampling
-from picogpt.gpt2 import KVCache, check_request, hidden_states, logits, prefill
+from picogpt import UserError, sampling, utils
+from picogpt.gpt2 import KVCache, check_length, check_request, hidden_states, logits, prefill
 
 if TYPE_CHECKING:
+    from picogpt.encoder import Encoder
     from picogpt.gpt2 import Array, Params
 
 NGRAM = 3  # tokens that must have stood together before for a guess
 MAX_GUESSES = 31
+MOST_DRAFTED = 8
 TOO_CLOSE = 2e-5  # of the largest logit: below, rounding in another order of additions could change the order of two
 
 
@@ -60,11 +63,53 @@ class PromptLookup:
         return [self.ids[self.source + i % period] for i in range(n)]
 
 
+class DraftModel:
+    """Guesses that the text goes on as a smaller model with the same vocabulary would, greedily.
+
+    One more guess is made next time when all of them held, one less when one failed, and always one.
+    """
+
+    def __init__(self, inputs: list[int], params: Params, n_head: int, max_length: int):
+        self.ids = list(inputs)
+        self.params = params
+        self.n_head = n_head
+        self.kv_cache = KVCache(len(params["blocks"]), n_head, params["wte"].shape[1] // n_head, max_length)
+        self.cached: list[int] = []  # the ids whose keys and values are in the cache
+        self.pending: list[int] = []  # guesses not yet compared with what came
+        self.n_guesses = 4
+
+    def append(self, token_id: int) -> None:
+        """Take note of the next token of the text."""
+        self.ids.append(token_id)
+        if self.pending:
+            held = self.pending.pop(0) == token_id
+            if not held:
+                self.pending = []
+                self.n_guesses = max(self.n_guesses - 1, 1)
+            elif not self.pending:
+                self.n_guesses = min(self.n_guesses + 1, MOST_DRAFTED)
+
+    def guess(self, most: int) -> list[int]:
+        """The next tokens, at most so many."""
+        held = takewhile(lambda pair: pair[0] == pair[1], zip(self.cached, self.ids[:-1], strict=False))
+        self.kv_cache.length = len(list(held))
+        new, guesses = self.ids[self.kv_cache.length :], []
+        for _ in range(min(self.n_guesses, most)):
+            x = hidden_states(new, **self.params, n_head=self.n_head, kv_cache=self.kv_cache)[-1]
+            new = [int(np.argmax(logits(x, self.params["wte"])))]
+            guesses += new
+        if guesses:
+            self.cached = self.ids + guesses[:-1]  # the last one has not been through the model
+        self.pending = list(guesses)
+        return guesses
+
+
 def generate(
     inputs: list[int], params: Params, n_head: int, n_tokens_to_generate: int, *,
     temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, seed: int | None = None, stop_id: int | None = None,
+    guesser: PromptLookup | DraftModel | None = None,
 ) -> Iterator[int]:  # fmt: skip
-    """The ids of gpt2.generate for the same arguments, faster where the text repeats itself.
+    """The ids of gpt2.generate for the same arguments, faster where guesses hold (of PromptLookup, unless said).
 
     Raises UserError as gpt2.generate does.
     """
@@ -72,11 +117,11 @@ def generate(
     wte, blocks = params["wte"], params["blocks"]
     kv_cache = KVCache(len(blocks), n_head, wte.shape[1] // n_head, len(inputs) + n_tokens_to_generate)
     rngs = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(1)]
-    lookup = PromptLookup(inputs)
+    guesser = guesser or PromptLookup(inputs)
     new = prefill(inputs, params, n_head, kv_cache).tolist()
     may_guess = False  # behind the whole prompt
     while n_tokens_to_generate:
-        guesses = lookup.guess(n_tokens_to_generate - 1) if may_guess else []
+        guesses = guesser.guess(n_tokens_to_generate - 1) if may_guess else []
         n_past = kv_cache.length + len(new) - 1
         x = hidden_states(new + guesses, **params, n_head=n_head, kv_cache=kv_cache)
         may_guess, n_found = True, 0
@@ -88,7 +133,7 @@ def generate(
             if token_id == stop_id:
                 return
             yield token_id
-            lookup.append(token_id)
+            guesser.append(token_id)
             new = [token_id]
             n_found += 1
             if token_id != guess:
@@ -100,3 +145,15 @@ def generate(
 def too_close(row: Array) -> bool:  # [n_vocab]
     """Whether the two largest logits are so near to one another that rounding decides."""
     return bool(np.count_nonzero(row > row.max() - TOO_CLOSE * np.abs(row).max()) > 1)
+
+
+def load_draft(
+    name: str, models_dir: str | None, encoder: Encoder, inputs: list[int], n_tokens_to_generate: int
+) -> DraftModel:
+    """A model by its name, ready to guess how `inputs` go on. Raises UserError where its vocabulary is another."""
+    draft_encoder, hparams = utils.load_encoder_and_hparams(name, models_dir)
+    if draft_encoder.encoder != encoder.encoder:
+        raise UserError(f"draft_model: expected a model with the same vocabulary, found {name}, which has another")
+    check_length(len(inputs), n_tokens_to_generate, hparams["n_ctx"])
+    params = utils.load_params(name, models_dir, hparams)
+    return DraftModel(inputs, params, hparams["n_head"], len(inputs) + n_tokens_to_generate)

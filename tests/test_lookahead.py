@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picogpt import UserError, checkpoint, gpt2, lookahead, utils
-from picogpt.lookahead import PromptLookup
+from picogpt.lookahead import DraftModel, PromptLookup
 from tests.helpers import SHAKESPEARE, TINY
 
 HPARAMS = TINY | {"n_ctx": 200, "n_vocab": 60}
@@ -82,6 +82,32 @@ def test_a_loop_goes_on_through_its_own_guesses():
     lookup = PromptLookup([5, 6] * 40)
     assert lookup.guess(7) == [5, 6, 5, 6, 5, 6, 5]
     assert len(lookup.guess(100)) == lookahead.MAX_GUESSES
+
+
+@pytest.mark.parametrize("how", [{}, DRAWN], ids=["greedy", "drawn"])
+@pytest.mark.parametrize("seed", [0, 1], ids=["the same model", "another"])
+def test_a_draft_model_changes_nothing(params, seed, how):
+    draft = checkpoint.nested(dict(checkpoint.random_tensors(HPARAMS | {"n_layer": 1 + (seed == 0)}, seed, std=0.2)))
+    for prompt in ([3], LOOP, list(range(60))):
+        guesser = DraftModel(prompt, draft, N_HEAD, 200)
+        ahead = list(lookahead.generate(prompt, params, N_HEAD, 60, guesser=guesser, **how))
+        assert ahead == list(gpt2.generate(prompt, params, N_HEAD, 60, **how))
+
+
+def test_a_draft_model_that_is_always_right_saves_passes(params, passes):
+    guesser = DraftModel(LOOP, params, N_HEAD, 200)
+    list(lookahead.generate(LOOP, params, N_HEAD, 60, guesser=guesser))
+    of_the_model = [n for n in passes if n > 1][1:]  # the draft's passes, one token each, are counted too
+    assert max(of_the_model) == lookahead.MOST_DRAFTED + 1
+    assert len(of_the_model) < 60 / 5
+
+
+def test_a_draft_model_that_is_always_wrong_is_asked_for_one_token(params):
+    guesser = DraftModel(LOOP, params, N_HEAD, 200)
+    for _ in range(10):
+        wrong = (guesser.guess(8)[0] + 1) % HPARAMS["n_vocab"]
+        guesser.append(wrong)
+    assert len(guesser.guess(8)) == 1
 
 
 def test_a_tie_is_decided_by_a_pass_over_that_position_alone(params, passes, monkeypatch):
