@@ -16,7 +16,7 @@ from benchmarks.measure import in_turns, looping_prompt, machine, make_model, sp
 from picogpt import checkpoint, gpt2, lookahead, openai
 
 if TYPE_CHECKING:
-    from picogpt.gpt2 import Array, Params
+    from picogpt import Array, Params
 
 ROUNDS = 9
 HPARAMS = openai.HPARAMS["124M"]

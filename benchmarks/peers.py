@@ -164,8 +164,12 @@ def plot(results: dict[str, dict[str, list[float]]], path: Path) -> None:
                 spread_of = [[middle - min(values)], [max(values) - middle]]
                 color = "tab:orange" if name.startswith("picogpt") else "tab:gray"
                 axis.barh(y, middle, xerr=spread_of, color=color, capsize=3)
-                axis.text(0, y, f" {middle:.3g}", va="center", fontsize=8)
+                axis.text(
+                    max(values), y, f"  {middle:.3g}" if middle < 1000 else f"  {middle:.0f}", va="center", fontsize=8
+                )
         axis.set_title(f"{column}\n{unit}", fontsize=10)
+        axis.margins(x=0.2)
+        axis.set_xscale("log" if column == "whole command" else "linear")
         axis.set_yticks(range(len(names)), names)
     axes[0].invert_yaxis()
     figure.tight_layout()

@@ -22,7 +22,7 @@ from picogpt.gpt2 import KVCache, check_length, check_request, hidden_states, lo
 from picogpt.lookahead import too_close
 
 if TYPE_CHECKING:
-    from picogpt.gpt2 import Array, Params
+    from picogpt import Array, Params
 
 
 class Rows(KVCache):

@@ -29,7 +29,7 @@ import numpy as np
 from picogpt import UserError, files
 
 if TYPE_CHECKING:
-    from picogpt.gpt2 import Array, Params
+    from picogpt import Array, Params
 
 PARAMS_DIR = "params"
 UNFINISHED = f".{PARAMS_DIR}-"

@@ -36,12 +36,10 @@ from picogpt import UserError, cli, sampling, utils
 from picogpt.matmul import matmul
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
+    from picogpt import Array, Params
     from picogpt.encoder import Encoder
-
-    Array = NDArray[Any]
-    Params = dict[str, Any]
 
 # so that what lies between two products stays in the processor's cache
 QUERY_BLOCK = 64  # queries whose scores are computed at a time
@@ -88,7 +86,7 @@ def linear(x: Array, w: Array, b: Array) -> Array:  # [..., n_in], [n_in, n_out]
 
 def ffn(x: Array, c_fc: Params, c_proj: Params) -> Array:  # [..., n_seq, n_embd] -> [..., n_seq, n_embd]
     a = linear(x, **c_fc)  # [..., n_seq, n_embd] -> [..., n_seq, 4*n_embd]
-    rows = a.reshape(-1, a.shape[-1])
+    rows = a.reshape(-1, a.shape[-1])  # the same memory: changed in place
     for start in range(0, len(rows), GELU_BLOCK):
         block = rows[start : start + GELU_BLOCK]
         block[:] = gelu(block)
@@ -158,6 +156,8 @@ def hidden_states(
     inputs = np.asarray(inputs)
     n_past = 0 if kv_cache is None else kv_cache.length
     positions = n_past + np.arange(inputs.shape[-1])
+    if positions.size == 0:
+        raise UserError("expected one token or more, found none")
     if positions.max() >= len(wpe):
         raise UserError(f"the model sees {len(wpe)} positions, found {positions.max() + 1}: give it fewer tokens")
     x = wte[inputs] + wpe[positions]

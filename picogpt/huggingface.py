@@ -20,7 +20,7 @@ from picogpt.checkpoint import check_names, param_shapes
 from picogpt.encoder import Encoder, bytes_to_unicode, get_encoder
 
 if TYPE_CHECKING:
-    from picogpt.gpt2 import Array
+    from picogpt import Array
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # where the weights are split over several files

@@ -20,8 +20,8 @@ from picogpt import UserError, sampling, utils
 from picogpt.gpt2 import KVCache, check_length, check_request, hidden_states, logits, prefill
 
 if TYPE_CHECKING:
+    from picogpt import Array, Params
     from picogpt.encoder import Encoder
-    from picogpt.gpt2 import Array, Params
 
 NGRAM = 3  # tokens that must have stood together before for a guess
 MAX_GUESSES = 31

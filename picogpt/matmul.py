@@ -18,7 +18,7 @@ import numpy as np
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-    from picogpt.gpt2 import Array
+    from picogpt import Array
 
 FEW_ROWS = range(2, 33)
 PIECE = 1 << 18  # multiplications in a small product: OpenBLAS shares out larger ones among its own threads

@@ -16,7 +16,7 @@ from picogpt import UserError, files
 from picogpt.checkpoint import check_names, param_shapes
 
 if TYPE_CHECKING:
-    from picogpt.gpt2 import Array
+    from picogpt import Array
 
 DATA = "model.ckpt.data-00000-of-00001"
 TOKENIZER_FILES = ("hparams.json", "encoder.json", "vocab.bpe")

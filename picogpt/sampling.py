@@ -14,7 +14,7 @@ import numpy as np
 from picogpt import UserError
 
 if TYPE_CHECKING:
-    from picogpt.gpt2 import Array
+    from picogpt import Array
 
 DROPPED = -math.inf  # the logit of a token that shall not be drawn
 

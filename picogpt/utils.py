@@ -19,7 +19,7 @@ from picogpt import UserError, checkpoint, cli, files, huggingface, openai
 from picogpt.encoder import Encoder, get_encoder
 
 if TYPE_CHECKING:
-    from picogpt.gpt2 import Params
+    from picogpt import Params
 
 MODEL_SIZES = tuple(openai.HPARAMS)
 HPARAMS = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")

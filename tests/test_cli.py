@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -118,6 +119,24 @@ def test_several_samples_are_numbered():
     assert texts[2].encode() == b"\n" + continuation("ROMEO:", temperature=1.0, seed=5)
     assert len(set(texts[2::2])) == 3
     assert process.stderr == b""
+
+
+def test_look_ahead_and_a_draft_model_change_nothing(tmp_path):
+    make_model(tmp_path)  # of the same vocabulary
+    here = ["--models_dir", str(tmp_path)]
+    for how in (["--lookahead=False"], ["--draft_model", "tiny", *here], ["--draft_model", "shakespeare"]):
+        process = run("ROMEO:", *SMALL, *how)
+        assert (process.stdout, process.stderr) == (continuation("ROMEO:"), b"")
+
+
+def test_a_draft_model_that_cannot_help_is_refused(tmp_path):
+    model_dir = make_model(tmp_path)
+    draft = ["--draft_model", "tiny", "--models_dir", str(tmp_path)]
+    assert_refused(run("x", "--model_size", "shakespeare", *draft), "the model sees 32 tokens")
+    assert_refused(run("x", *SMALL, *draft, "--nsamples", "2"), "one text at a time")
+    vocabulary = json.loads((model_dir / "encoder.json").read_text())
+    (model_dir / "encoder.json").write_text(json.dumps(vocabulary | {"a": 66, "b": 65}))
+    assert_refused(run("x", *SMALL, *draft), "same vocabulary, found tiny")
 
 
 def test_no_tokens_at_all():
