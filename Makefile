@@ -8,7 +8,7 @@
 
 PYTHON ?= python3
 MODEL ?= shakespeare
-ARGS ?= --n_tokens_to_generate 100
+ARGS ?= --n_tokens_to_generate 100 --temperature 0.7 --top_k 40 --seed 1
 PROMPT ?= ROMEO:
 VENV := .venv
 BIN := $(VENV)/bin

@@ -14,21 +14,36 @@ from __future__ import annotations
 import codecs
 import heapq
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from itertools import chain
 from pathlib import Path
-
-import regex
 
 from picogpt import UserError
 
 END_OF_TEXT = "<|endoftext|>"
 
-# contractions, words, numbers, other signs, and white space up to the space that belongs to the next word
-WORD_PATTERN = regex.compile(r"""'(?:[stmd]|re|ve|ll)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s+(?!\S)|\s+""")
-
 CACHED_WORDS = 1 << 16  # at most; about 20 MB of them
 CACHED_WORD_LENGTH = 64  # longer words are merged anew each time
+
+
+@cache
+def split_into_words(ascii_only: bool) -> Callable[[str], list[str]]:
+    """The function that splits a text. For ASCII it takes half the time, and `regex` need not be imported."""
+    if ascii_only:
+        return re.compile(_pattern("A-Za-z", "0-9", "\\t-\\r ")).findall
+    import regex
+
+    return regex.compile(_pattern(r"\p{L}", r"\p{N}", r"\s")).findall
+
+
+def _pattern(letters: str, digits: str, space: str) -> str:
+    return (
+        "'(?:[stmd]|re|ve|ll)"  # contractions
+        f"| ?[{letters}]+| ?[{digits}]+| ?[^{space}{letters}{digits}]+"  # words, numbers, other signs
+        f"|[{space}]+(?![^{space}])|[{space}]+"  # white space, but for the space that belongs to the next word
+    )
 
 
 def bytes_to_unicode() -> dict[int, str]:
@@ -95,7 +110,7 @@ class Encoder:
         if allow_special and self.end_of_text is not None:
             first, *rest = map(self.encode, text.split(END_OF_TEXT))
             return first + [token_id for ids in rest for token_id in (self.end_of_text, *ids)]
-        words = WORD_PATTERN.findall(text)
+        words = split_into_words(text.isascii())(text)
         return list(chain.from_iterable(map(self._cache.__getitem__, words)))
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -216,7 +216,7 @@ import sys
 sys.argv = ["gpt2.py", "ROMEO:", *{SMALL}]
 from picogpt.__main__ import main
 main()
-print({{"tensorflow", "requests", "tqdm", "torch", "numpy.testing"}} & set(sys.modules), file=sys.stderr)
+print({{"tensorflow", "requests", "regex", "filelock", "tqdm", "torch", "numpy.testing"}} & set(sys.modules), file=sys.stderr)
 """
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT)
     assert process.stderr.decode().strip() == "set()"

@@ -29,6 +29,7 @@ SNIPPETS = [
 characters = st.characters(exclude_categories=["Cs", "Cn"])
 texts = st.one_of(
     st.text(characters),
+    st.text(st.characters(max_codepoint=127)),
     st.text(st.sampled_from(" \n\t'aZ1.\u00a0é"), max_size=40),
     st.lists(st.one_of(st.sampled_from(SNIPPETS), st.text(characters, max_size=3)), max_size=20).map("".join),
     st.builds(lambda piece, n: piece * n, st.sampled_from(SNIPPETS), st.integers(1, 50)),
