@@ -216,7 +216,8 @@ import sys
 sys.argv = ["gpt2.py", "ROMEO:", *{SMALL}]
 from picogpt.__main__ import main
 main()
-print({{"tensorflow", "requests", "regex", "filelock", "tqdm", "torch", "numpy.testing"}} & set(sys.modules), file=sys.stderr)
+needless = {{"tensorflow", "requests", "regex", "filelock", "tqdm", "torch", "numpy.testing"}}
+print(needless & set(sys.modules), file=sys.stderr)
 """
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT)
     assert process.stderr.decode().strip() == "set()"
