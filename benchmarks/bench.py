@@ -6,14 +6,16 @@ machine's memory changes from minute to minute: the ratio within one run is what
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.measure import in_turns, looping_prompt, machine, make_model, spread
+from benchmarks.measure import in_rows, in_turns, looping_prompt, machine, make_model, spread
 from picogpt import checkpoint, gpt2, lookahead, openai
+from picogpt.matmul import matmul
 
 if TYPE_CHECKING:
     from picogpt import Array, Params
@@ -127,6 +129,26 @@ def report(title: str, seconds: dict[str, list[float]], tokens: dict[str, int]) 
         print(f"  {name:32} {rate:>26} tokens/s   {spread(ratios):>20} of the first")
 
 
+def few_rows(params: Params) -> None:
+    """How long all matrices take with a few rows, by plain products and by ours, each nine times in a row."""
+    weights = [*matrices(params), params["wte"].T]
+
+    def all_of(product: Callable[[Array, Array], Array], n_rows: int) -> Callable[[], None]:
+        x = {n_in: np.ones((n_rows, n_in), np.float32) for n_in in {w.shape[0] for w in weights}}
+
+        def run() -> None:
+            for w in weights:
+                product(x[w.shape[0]], w)
+
+        return run
+
+    print("\nall matrices with a few rows, ms\n  rows    x @ w   in pieces, on all cores")
+    for n_rows in (1, 2, 4, 8, 16, 32):
+        seconds = in_rows({"x @ w": all_of(np.matmul, n_rows), "in pieces": all_of(matmul, n_rows)}, ROUNDS)
+        plain, pieces = (1000 * statistics.median(times) for times in seconds.values())
+        print(f"  {n_rows:4} {plain:8.0f} {pieces:8.0f}")
+
+
 def main() -> None:
     print(machine())
     print(f"medians (quartiles) of {ROUNDS} rounds in turns")
@@ -142,13 +164,17 @@ def main() -> None:
     tokens = dict(zip(contestants, (1, 1, 1, 8, 16), strict=True))
     report("decode: one step", in_turns(contestants, ROUNDS), tokens)
 
+    few_rows(params)
+
     for n_prompt in (512, 1000):
         contestants = {
             "bare products": both(bare_products(params, n_prompt, 1), bare_attention(n_prompt)),
             "bare products, weights alone": bare_products(params, n_prompt, 1),
             "prefill": prefill(params, n_prompt),
         }
-        report(f"prefill: {n_prompt} tokens", in_turns(contestants, ROUNDS), dict.fromkeys(contestants, n_prompt))
+        tokens = dict.fromkeys(contestants, n_prompt)
+        report(f"prefill: {n_prompt} tokens", in_turns(contestants, ROUNDS), tokens)
+        report(f"prefill: {n_prompt} tokens, each five times in a row", in_rows(contestants, 5), tokens)
 
     for title, settings in (("that repeats itself", {}), ("that does not", {"temperature": 1.0, "seed": 0})):
         contestants = {
