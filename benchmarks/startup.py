@@ -29,7 +29,7 @@ def lap(name):
     print(name, now - start, sep="\\t")
     start = time.perf_counter()
 import numpy; lap("import numpy")
-from picogpt import cli, gpt2, utils; lap("import picogpt and regex")
+from picogpt import cli, gpt2, utils; lap("import picogpt")
 import fire; lap("import fire")
 encoder, hparams = utils.load_encoder_and_hparams("124M", sys.argv[1]); lap("read the tokenizer")
 ids = encoder.encode(sys.argv[2]); lap("encode the prompt")

@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from picogpt.encoder import Encoder
 
 # so that what lies between two products stays in the processor's cache
-QUERY_BLOCK = 64  # queries whose scores are computed at a time
+QUERY_BLOCK = 96  # queries whose scores are computed at a time
 GELU_BLOCK = 32  # rows
-PREFILL_CHUNK = 512  # tokens of a prompt that go through the model at a time
+PREFILL_CHUNK = 1024  # tokens of a prompt that go through the model at a time
 
 
 def gelu(x: Array) -> Array:  # [...] -> [...]
