@@ -197,7 +197,8 @@ def find_model_dir(model_size: str, models_dir: str | Path | None) -> Path:
         return model_dir
     if bundled.is_dir():
         return bundled
-    known = sorted({*MODEL_SIZES, *_models_in(bundled_models_dir()), *_models_in(models_dir)})
+    others = {*_models_in(bundled_models_dir()), *_models_in(models_dir)} - {*MODEL_SIZES}
+    known = [*MODEL_SIZES, *sorted(others)]
     raise UserError(f"unknown model {model_size!r}: expected one of {', '.join(known)}, or a directory in {models_dir}")
 
 
