@@ -77,7 +77,7 @@ class Text:
         self.number = number
         self.prompt = prompt
         self.ids: list[int] = []
-        self.rngs = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(1)]
+        self.rngs = sampling.new_rngs(seed, 1)
 
 
 def generate(

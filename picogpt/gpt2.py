@@ -232,9 +232,8 @@ def generate(
     Raises UserError when a setting is out of range or prompt and new tokens are more than n_ctx.
     """
     check_request(inputs, params, n_tokens_to_generate, temperature, top_k, top_p)
-    wte, blocks = params["wte"], params["blocks"]
-    kv_cache = KVCache(len(blocks), n_head, wte.shape[1] // n_head, len(inputs) + n_tokens_to_generate)
-    rngs = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(nsamples or 1)]
+    kv_cache = new_cache(params, n_head, len(inputs) + n_tokens_to_generate)
+    rngs = sampling.new_rngs(seed, nsamples or 1)
     new = prefill(inputs, params, n_head, kv_cache)  # [n_seq], then [1] or [nsamples, 1]
     stopped = np.zeros(nsamples or (), bool)
     for step in range(n_tokens_to_generate):
@@ -242,7 +241,7 @@ def generate(
         if nsamples and step == 0:
             x = np.repeat(x[None], nsamples, axis=0)  # [n_embd] -> [nsamples, n_embd]
             kv_cache = kv_cache.repeat(nsamples)
-        ids = sampling.next_ids(logits(x, wte), rngs, temperature, top_k, top_p)
+        ids = sampling.next_ids(logits(x, params["wte"]), rngs, temperature, top_k, top_p)
         if stop_id is not None:
             ids = np.where(stopped, stop_id, ids)
             stopped = ids == stop_id
@@ -250,6 +249,11 @@ def generate(
                 return
         yield ids.tolist()
         new = ids[..., None]
+
+
+def new_cache(params: Params, n_head: int, max_length: int) -> KVCache:
+    """An empty cache for one sequence of a model."""
+    return KVCache(len(params["blocks"]), n_head, params["wte"].shape[1] // n_head, max_length)
 
 
 def prefill(inputs: list[int], params: Params, n_head: int, kv_cache: KVCache) -> Array:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from picogpt import UserError, sampling, utils
-from picogpt.gpt2 import KVCache, check_length, check_request, hidden_states, logits, prefill
+from picogpt.gpt2 import check_length, check_request, hidden_states, logits, new_cache, prefill
 
 if TYPE_CHECKING:
     from picogpt import Array, Params
@@ -73,7 +73,7 @@ class DraftModel:
         self.ids = list(inputs)
         self.params = params
         self.n_head = n_head
-        self.kv_cache = KVCache(len(params["blocks"]), n_head, params["wte"].shape[1] // n_head, max_length)
+        self.kv_cache = new_cache(params, n_head, max_length)
         self.cached: list[int] = []  # the ids whose keys and values are in the cache
         self.pending: list[int] = []  # guesses not yet compared with what came
         self.n_guesses = 4
@@ -114,9 +114,8 @@ def generate(
     Raises UserError as gpt2.generate does.
     """
     check_request(inputs, params, n_tokens_to_generate, temperature, top_k, top_p)
-    wte, blocks = params["wte"], params["blocks"]
-    kv_cache = KVCache(len(blocks), n_head, wte.shape[1] // n_head, len(inputs) + n_tokens_to_generate)
-    rngs = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(1)]
+    kv_cache = new_cache(params, n_head, len(inputs) + n_tokens_to_generate)
+    rngs = sampling.new_rngs(seed, 1)
     guesser = guesser or PromptLookup(inputs)
     new = prefill(inputs, params, n_head, kv_cache).tolist()
     may_guess = False  # behind the whole prompt
@@ -125,7 +124,7 @@ def generate(
         n_past = kv_cache.length + len(new) - 1
         x = hidden_states(new + guesses, **params, n_head=n_head, kv_cache=kv_cache)
         may_guess, n_found = True, 0
-        for row, guess in zip(logits(x[-len(guesses) - 1 :], wte), [*guesses, None], strict=True):
+        for row, guess in zip(logits(x[-len(guesses) - 1 :], params["wte"]), [*guesses, None], strict=True):
             if guesses and temperature == 0 and too_close(row):
                 may_guess = False  # decide by a pass over this position alone
                 break

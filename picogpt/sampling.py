@@ -53,6 +53,11 @@ def top_p_logits(logits: Array, p: float) -> Array:  # [..., n_vocab] -> [..., n
     return np.where(logits < np.take_along_axis(descending, last_kept, axis=-1), np.float32(DROPPED), logits)
 
 
+def new_rngs(seed: int | None, n_rows: int) -> list[np.random.Generator]:
+    """Random numbers for each row of its own: those of a row are the same however many rows there are."""
+    return [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(n_rows)]
+
+
 def draw(logits: Array, rngs: Sequence[np.random.Generator]) -> Array:  # [..., n_vocab] -> [...]
     """One id per row with probability softmax(logits), by inverting the cumulative distribution; one rng per row."""
     cumulative = np.cumsum(np.exp(logits - logits.max(axis=-1, keepdims=True)), axis=-1, dtype=np.float64)
