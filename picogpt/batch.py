@@ -51,7 +51,7 @@ class Rows(KVCache):
         row = len(self.length)
         alone = self.alone(row, 0)
         last = prefill(prompt, params, n_head, alone)
-        x = hidden_states(last, **params, n_head=n_head, kv_cache=alone)
+        x = hidden_states(last, **params, n_head=n_head, kv_cache=alone, n_last=1)
         self.length = np.append(self.length, [[alone.length]], axis=0)
         end: Array = x[-1]
         return end

@@ -95,7 +95,7 @@ class DraftModel:
         self.kv_cache.length = len(list(held))
         new, guesses = self.ids[self.kv_cache.length :], []
         for _ in range(min(self.n_guesses, most)):
-            x = hidden_states(new, **self.params, n_head=self.n_head, kv_cache=self.kv_cache)[-1]
+            x = hidden_states(new, **self.params, n_head=self.n_head, kv_cache=self.kv_cache, n_last=1)[-1]
             new = [int(np.argmax(logits(x, self.params["wte"])))]
             guesses += new
         if guesses:
@@ -122,9 +122,9 @@ def generate(
     while n_tokens_to_generate:
         guesses = guesser.guess(n_tokens_to_generate - 1) if may_guess else []
         n_past = kv_cache.length + len(new) - 1
-        x = hidden_states(new + guesses, **params, n_head=n_head, kv_cache=kv_cache)
+        x = hidden_states(new + guesses, **params, n_head=n_head, kv_cache=kv_cache, n_last=len(guesses) + 1)
         may_guess, n_found = True, 0
-        for row, guess in zip(logits(x[-len(guesses) - 1 :], params["wte"]), [*guesses, None], strict=True):
+        for row, guess in zip(logits(x, params["wte"]), [*guesses, None], strict=True):
             if guesses and temperature == 0 and too_close(row):
                 may_guess = False  # decide by a pass over this position alone
                 break

@@ -195,6 +195,22 @@ def test_a_batch_is_its_rows(hparams, params, batch):
         assert_close(np.concatenate(cached, axis=-2)[row], alone)
 
 
+@pytest.mark.parametrize("n_last", [1, 2, 9])
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_the_last_positions_alone(hparams, params, batch, n_last):
+    ids = random_ids(hparams, *batch, 16)
+    n_head = hparams["n_head"]
+    every = gpt2.hidden_states(ids, **params, n_head=n_head)
+    assert_close(gpt2.hidden_states(ids, **params, n_head=n_head, n_last=n_last), every[..., -n_last:, :])
+
+    # and the cache holds what it would have held
+    cache = new_cache(hparams, 16, batch)
+    gpt2.hidden_states(ids[..., :7], **params, n_head=n_head, kv_cache=cache, n_last=1)
+    rest = gpt2.hidden_states(ids[..., 7:], **params, n_head=n_head, kv_cache=cache, n_last=n_last)
+    assert cache.length == 16
+    assert_close(rest, every[..., -n_last:, :])
+
+
 def test_later_tokens_do_not_change_earlier_logits(hparams, params):
     ids = random_ids(hparams, hparams["n_ctx"])
     changed = ids.copy()
