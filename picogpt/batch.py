@@ -73,11 +73,11 @@ class Rows(KVCache):
 class Text:
     """A prompt and the ids generated for it, with random numbers of its own: the same as if it were alone."""
 
-    def __init__(self, number: int, prompt: list[int], seed: int | None):
+    def __init__(self, number: int, prompt: list[int], rngs: list[np.random.Generator]):
         self.number = number
         self.prompt = prompt
         self.ids: list[int] = []
-        self.rngs = sampling.new_rngs(seed, 1)
+        self.rngs = rngs
 
 
 def generate(
@@ -89,7 +89,7 @@ def generate(
     Raises UserError as gpt2.generate does, when it comes to the prompt in question.
     """
     wte, blocks = params["wte"], params["blocks"]
-    waiting = (Text(number, prompt, seed) for number, prompt in enumerate(prompts))
+    waiting = (Text(number, prompt, sampling.new_rngs(seed, 1, temperature)) for number, prompt in enumerate(prompts))
     cache = Rows(batch_size, len(blocks), n_head, wte.shape[1] // n_head, len(params["wpe"]))
     texts: list[Text] = []  # one for each row in use
 

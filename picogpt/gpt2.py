@@ -248,7 +248,7 @@ def generate(
     """
     check_request(inputs, params, n_tokens_to_generate, temperature, top_k, top_p)
     kv_cache = new_cache(params, n_head, len(inputs) + n_tokens_to_generate)
-    rngs = sampling.new_rngs(seed, nsamples or 1)
+    rngs = sampling.new_rngs(seed, nsamples or 1, temperature)
     new = prefill(inputs, params, n_head, kv_cache)  # [n_seq], then [1] or [nsamples, 1]
     stopped = np.zeros(nsamples or (), bool)
     for step in range(n_tokens_to_generate):

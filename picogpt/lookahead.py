@@ -115,7 +115,7 @@ def generate(
     """
     check_request(inputs, params, n_tokens_to_generate, temperature, top_k, top_p)
     kv_cache = new_cache(params, n_head, len(inputs) + n_tokens_to_generate)
-    rngs = sampling.new_rngs(seed, 1)
+    rngs = sampling.new_rngs(seed, 1, temperature)
     guesser = guesser or PromptLookup(inputs)
     new = prefill(inputs, params, n_head, kv_cache).tolist()
     may_guess = False  # behind the whole prompt

@@ -53,8 +53,13 @@ def top_p_logits(logits: Array, p: float) -> Array:  # [..., n_vocab] -> [..., n
     return np.where(logits < np.take_along_axis(descending, last_kept, axis=-1), np.float32(DROPPED), logits)
 
 
-def new_rngs(seed: int | None, n_rows: int) -> list[np.random.Generator]:
-    """Random numbers for each row of its own: those of a row are the same however many rows there are."""
+def new_rngs(seed: int | None, n_rows: int, temperature: float) -> list[np.random.Generator]:
+    """Random numbers for each row of its own: those of a row are the same however many rows there are.
+
+    None at temperature 0, which draws nothing: np.random is not even imported then.
+    """
+    if temperature == 0:
+        return []
     return [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(n_rows)]
 
 
