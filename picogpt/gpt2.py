@@ -154,9 +154,9 @@ def transformer_block(
     kv_cache: KVCache | None = None, layer: int = 0, wanted: slice = slice(None),
 ) -> Array:  # [..., n_seq, n_embd] -> [..., n_wanted, n_embd]  # fmt: skip
     y = mha(layer_norm(x, **ln_1), **attn, n_head=n_head, kv_cache=kv_cache, layer=layer, wanted=wanted)
-    x = x[..., wanted, :] + y
-    x += ffn(layer_norm(x, **ln_2), **mlp)
-    return x
+    y += x[..., wanted, :]  # in place: a page of new memory costs more than the sums that go into it
+    y += ffn(layer_norm(y, **ln_2), **mlp)
+    return y
 
 
 def hidden_states(
