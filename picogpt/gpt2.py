@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from picogpt import UserError, cli, sampling, utils
-from picogpt.matmul import matmul
+from picogpt.matmul import FEW_ROWS, matmul
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 # so that what lies between two products stays in the processor's cache
 QUERY_BLOCK = 96  # queries whose scores are computed at a time
+FEW_QUERIES = 8  # the same where these are few: products small enough for BLAS not to wake its threads, see matmul.py
 GELU_BLOCK = 32  # rows
 PREFILL_CHUNK = 1024  # tokens of a prompt that go through the model at a time
 
@@ -102,7 +103,7 @@ def ffn(x: Array, c_fc: Params, c_proj: Params) -> Array:  # [..., n_seq, n_embd
 
 def attention(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
     # [..., n_q, d_head], [..., n_k, d_head], [..., n_k, d_head] -> [..., n_q, d_head]
-    scores = (q / math.sqrt(q.shape[-1])) @ k.swapaxes(-1, -2)  # [..., n_q, n_k]
+    scores = matmul(q / math.sqrt(q.shape[-1]), k.swapaxes(-1, -2))  # [..., n_q, n_k]
     if mask is not None:
         scores[..., -mask.shape[-1] :] += mask  # of the last keys
     return softmax(scores, out=scores) @ v
@@ -111,9 +112,10 @@ def attention(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
 def causal_attention(q: Array, k: Array, v: Array) -> Array:
     """Each position looks at itself and back. Blocks of queries look only at the keys up to their last one."""
     n_seq, n_past = q.shape[-2], k.shape[-2] - q.shape[-2]
+    size = FEW_QUERIES if n_seq in FEW_ROWS else QUERY_BLOCK
     out = np.empty_like(q)
-    for start in range(0, n_seq, QUERY_BLOCK):
-        end = min(start + QUERY_BLOCK, n_seq)
+    for start in range(0, n_seq, size):
+        end = min(start + size, n_seq)
         block, past = (..., slice(start, end), slice(None)), (..., slice(n_past + end), slice(None))
         out[block] = attention(q[block], k[past], v[past], causal_mask(end - start))
     return out

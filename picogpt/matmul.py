@@ -4,7 +4,7 @@ One row is a matrix times a vector, which takes as long as reading w from memory
 which BLAS is best. In between, for a handful of rows (samples of one prompt, guessed tokens to verify), the large
 product's preparations cost two to three times as much as reading w. There, BLAS has kernels without preparations
 that it takes for small products only; so w is cut into pieces small enough for them, and since they use one core,
-each core gets its share of the pieces.
+each core gets its share of the pieces. The products of attention with a few queries are cut for the same reason.
 """
 
 from __future__ import annotations
@@ -21,21 +21,25 @@ if TYPE_CHECKING:
     from picogpt import Array
 
 FEW_ROWS = range(2, 33)
-PIECE = 1 << 18  # multiplications in a small product: OpenBLAS shares out larger ones among its own threads
 SMALL_MATRIX = 1 << 19  # elements: below, handing work to another thread takes longer than the work
 
+# of a small product, at most. A larger one may wake OpenBLAS's own threads, and they take a core for a tenth of a
+# second, waiting for more, from those that the pieces are shared out to
+MULTIPLICATIONS = 1 << 18
+OUTPUTS = 1200
 
-def matmul(x: Array, w: Array) -> Array:  # [n_rows, n_in], [n_in, n_out] -> [n_rows, n_out]
-    if len(x) not in FEW_ROWS or w.size < SMALL_MATRIX or not w.flags.f_contiguous:
+
+def matmul(x: Array, w: Array) -> Array:  # [..., n_rows, n_in], [..., n_in, n_out] -> [..., n_rows, n_out]
+    n_rows, n_in = x.shape[-2:]
+    if n_rows not in FEW_ROWS or w.strides[-2] != w.itemsize:
         return x @ w
-    n_rows, n_in = x.shape
-    n_out = w.shape[1]
-    out = np.empty((n_rows, n_out), x.dtype)
-    width = max(PIECE // (n_rows * n_in), 8)  # columns of w in a piece
-    share = -(-n_out // (n_cores() * width)) * width  # columns of w for a core
-    shares = [slice(start, min(start + share, n_out)) for start in range(0, n_out, share)]
-    others = [workers().submit(_in_pieces, x, w[:, cut], width, out[:, cut]) for cut in shares[1:]]
-    _in_pieces(x, w[:, shares[0]], width, out[:, shares[0]])
+    n_out = w.shape[-1]
+    width = max(min(MULTIPLICATIONS // (n_rows * n_in), OUTPUTS // n_rows), 8)  # columns of w in a piece
+    out = np.empty((*x.shape[:-1], n_out), x.dtype)
+    share = -(-n_out // (n_cores() * width)) * width if w.size >= SMALL_MATRIX else n_out  # columns of w for a core
+    shares = [(..., slice(start, start + share)) for start in range(0, n_out, share)]
+    others = [workers().submit(_in_pieces, x, w[cut], width, out[cut]) for cut in shares[1:]]
+    _in_pieces(x, w[shares[0]], width, out[shares[0]])
     for other in others:
         other.result()
     return out
@@ -43,11 +47,12 @@ def matmul(x: Array, w: Array) -> Array:  # [n_rows, n_in], [n_in, n_out] -> [n_
 
 def _in_pieces(x: Array, w: Array, width: int, out: Array) -> None:
     """Put x @ w into out, width columns at a time: one batched product, so that Python is asked once."""
-    n_whole = w.shape[1] // width * width
-    pieces = w[:, :n_whole].reshape(len(w), -1, width).swapaxes(0, 1)  # [n_pieces, n_in, width]
-    np.matmul(x, pieces, out=out[:, :n_whole].reshape(len(x), -1, width).swapaxes(0, 1))
-    if n_whole < w.shape[1]:
-        np.matmul(x, w[:, n_whole:], out=out[:, n_whole:])
+    n_pieces, n_left = divmod(w.shape[-1], width)
+    pieces = w[..., : n_pieces * width].reshape(*w.shape[:-1], n_pieces, width)  # [..., n_in, n_pieces, width]
+    outs = out[..., : n_pieces * width].reshape(*out.shape[:-1], n_pieces, width)  # [..., n_rows, n_pieces, width]
+    np.matmul(x[..., None, :, :], pieces.swapaxes(-2, -3), out=outs.swapaxes(-2, -3))
+    if n_left:
+        np.matmul(x, w[..., -n_left:], out=out[..., -n_left:])
 
 
 @cache

@@ -41,3 +41,14 @@ def test_the_head_and_matrices_of_any_order_are_taken():
 def test_strided_rows_are_taken():
     x, w = random_array(3, 8, 768)[:, 2], np.asfortranarray(random_array(768, 1000))
     np.testing.assert_allclose(matmul(x, w), x @ w, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3])
+@pytest.mark.parametrize("n_rows", [1, 2, 7, 32, 33])
+@pytest.mark.parametrize("n_keys", [1, 37, 151, 1000])
+def test_a_batch_of_heads_is_as_numpy_has_it(monkeypatch, cores, n_rows, n_keys):
+    """The keys are a part of a longer cache, so a head does not begin where the one before it ends."""
+    monkeypatch.setattr(module, "n_cores", lambda: cores)
+    q, cache = random_array(2, 12, n_rows, 64), random_array(2, 12, 1024, 64, seed=1)
+    keys = cache[..., :n_keys, :].swapaxes(-1, -2)
+    np.testing.assert_allclose(matmul(q, keys), q @ keys, rtol=1e-4, atol=1e-4)
