@@ -1,8 +1,9 @@
 """Does a draft model pay? python -m benchmarks.draft [MODEL_SIZE] [DRAFT_SIZE]
 
 Makes a model of 1558M's shape (6.2 GB) and one of 124M's in .bench/ with random weights, and measures what a step of
-each takes and what a pass over several guessed positions takes. Random models do not agree with one another, so how
-often guesses hold cannot be measured here; printed is the speed-up for several shares of guesses that hold.
+the large one takes and what a round takes: so many steps of the small one, and a pass of the large one over what was
+guessed. Random models do not agree with one another, so how often guesses hold cannot be measured here; printed is the
+speed-up for several shares of guesses that hold.
 """
 
 from __future__ import annotations
@@ -43,24 +44,35 @@ def tokens_for(n_guesses: int, held: float) -> float:
     return sum(held**i for i in range(n_guesses + 1))
 
 
+def a_round(draft: Callable[[], None], verify: Callable[[], None], n_guesses: int) -> Callable[[], None]:
+    def run() -> None:
+        for _ in range(n_guesses):
+            draft()
+        verify()
+
+    return run
+
+
 def main(model_size: str = "1558M", draft_size: str = "124M") -> None:
-    contestants: dict[str, Callable[[], float | None]] = {}
-    for size in (model_size, draft_size):
-        hparams = openai.HPARAMS[size]
-        params = checkpoint.open_params(make_model(size), hparams)
-        for n_rows in (1, *(n + 1 for n in GUESSES)) if size == model_size else (1,):
-            contestants[f"{size}, {n_rows}"] = one_pass(params, hparams["n_head"], n_rows)
+    (params, n_head), (draft_params, draft_n_head) = map(open_model, (model_size, draft_size))
+    draft = one_pass(draft_params, draft_n_head, 1)
+    contestants: dict[str, Callable[[], float | None]] = {f"a step of {model_size}": one_pass(params, n_head, 1)}
+    for n in GUESSES:
+        contestants[f"{n} of {draft_size}, verified"] = a_round(draft, one_pass(params, n_head, n + 1), n)
     seconds = in_turns(contestants, 5)
     print(machine())
     for name, times in seconds.items():
-        print(f"{name} rows: {spread([1000 * t for t in times])} ms")
-    middle = {name: float(np.median(times)) for name, times in seconds.items()}
-    step, draft = middle[f"{model_size}, 1"], middle[f"{draft_size}, 1"]
+        print(f"{name}: {spread([1000 * t for t in times])} ms")
+    step, *rounds = (float(np.median(times)) for times in seconds.values())
     print("\n| guesses | " + " | ".join(f"{held:.0%} hold" for held in HELD) + " |")
     print("|---" * (len(HELD) + 1) + "|")
-    for n in GUESSES:
-        cost = middle[f"{model_size}, {n + 1}"] + n * draft
+    for n, cost in zip(GUESSES, rounds, strict=True):
         print(f"| {n} | " + " | ".join(f"{tokens_for(n, held) * step / cost:.2f}" for held in HELD) + " |")
+
+
+def open_model(size: str) -> tuple[Params, int]:
+    hparams = openai.HPARAMS[size]
+    return checkpoint.open_params(make_model(size), hparams), hparams["n_head"]
 
 
 if __name__ == "__main__":
