@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from datetime import date
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ QUANTIZED = ("CTranslate2 int8", "llama.cpp f16", "llama.cpp q8_0")  # other wei
 SLOW = ("picoGPT",)  # runs the whole sequence again for every token
 WORDS = "Alan Turing theorized that computers would one day become"
 N_WHOLE = 40
+PACKAGES = ("torch", "transformers", "ctranslate2", "llama_cpp_python")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
 
 
@@ -143,6 +145,12 @@ def table(results: dict[str, dict[str, list[float]]]) -> str:
     return "\n".join(lines)
 
 
+def versions() -> str:
+    """Those of the packages that the other engines need, as far as they are installed."""
+    found = {d.name: d.version for d in metadata.distributions() if d.name.replace("-", "_") in PACKAGES}
+    return ", ".join(f"{name} {version}" for name, version in sorted(found.items()))
+
+
 def plot(results: dict[str, dict[str, list[float]]], path: Path) -> None:
     import matplotlib
 
@@ -192,10 +200,11 @@ def main() -> None:
         worker.process.wait()
     for name, seconds in whole_commands(workers, model_dir).items():
         results[name]["whole command"] = seconds
-    report = {"machine": machine(), "date": date.today().isoformat(), "rounds": ROUNDS, "results": results}
+    where = {"machine": machine(), "peers": versions(), "date": date.today().isoformat()}
+    report = {**where, "rounds": ROUNDS, "results": results}
     (ROOT / "docs" / "performance.json").write_text(json.dumps(report, indent=1) + "\n")
     plot(results, ROOT / "docs" / "performance.png")
-    print(f"{report['machine']}, {report['date']}; medians (quartiles) of {ROUNDS} rounds\n\n{table(results)}")
+    print(f"{'; '.join(where.values())}\nmedians (quartiles) of {ROUNDS} rounds\n\n{table(results)}")
 
 
 if __name__ == "__main__":
