@@ -1,4 +1,4 @@
-"""How fast picogpt is beside the bare matrix products it cannot do without: `make bench`.
+"""How fast picogpt is beside the bare matrix products: `make bench`.
 
 A model of 124M's shape with random weights. Ours and the bare products take turns, since the speed of a shared
 machine's memory changes from minute to minute: the ratio within one run is what counts.
@@ -34,7 +34,7 @@ def matrices(params: Params) -> Iterator[Array]:
 
 
 def bare_products(params: Params, n_rows: int, n_logits: int) -> Callable[[], None]:
-    """One `x @ w` for each matrix with n_rows rows, and the head with n_logits: the work that no program gets round."""
+    """One `x @ w` for each matrix with n_rows rows, and the head with n_logits."""
     weights = list(matrices(params))
     x = {n_in: np.ones((n_rows, n_in), np.float32) for n_in in {w.shape[0] for w in weights}}
     head = params["wte"].T
@@ -48,7 +48,7 @@ def bare_products(params: Params, n_rows: int, n_logits: int) -> Callable[[], No
 
 
 def bare_attention(n: int) -> Callable[[], None]:
-    """The products of causal attention at n positions, in every layer: 128 queries at a time, with no key too many."""
+    """The products of causal attention at n positions, in every layer: 128 queries at a time, each block with the keys up to its last."""
     d_head = HPARAMS["n_embd"] // N_HEAD
     q, k, v = np.ones((3, N_HEAD, n, d_head), np.float32)
 

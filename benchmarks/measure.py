@@ -61,7 +61,7 @@ def in_rows(contestants: dict[str, Callable[[], float | None]], times: int) -> d
 
 def spread(values: list[float]) -> str:
     """Median and, in brackets, the quartiles."""
-    low, middle, high = statistics.quantiles(values, n=4)
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     digits = 0 if middle >= 100 else 1 if middle >= 10 else 2
     return f"{middle:.{digits}f} ({low:.{digits}f}..{high:.{digits}f})"
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 # so that what lies between two products stays in the processor's cache
 QUERY_BLOCK = 96  # queries whose scores are computed at a time
-FEW_QUERIES = 8  # the same where these are few: products small enough for BLAS not to wake its threads, see matmul.py
+FEW_QUERIES = 8  # the same where these are few, so that BLAS takes its small kernels: see matmul.py
 GELU_BLOCK = 32  # rows
 PREFILL_CHUNK = 1024  # tokens of a prompt that go through the model at a time
 

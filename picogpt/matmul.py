@@ -23,18 +23,20 @@ if TYPE_CHECKING:
 FEW_ROWS = range(2, 33)
 SMALL_MATRIX = 1 << 19  # elements: below, handing work to another thread takes longer than the work
 
-# of a small product, at most. A larger one may wake OpenBLAS's own threads, and they take a core for a tenth of a
-# second, waiting for more, from those that the pieces are shared out to
+# Of a piece, at most. OpenBLAS does a product of up to 2^18 multiplications on one core; a larger one may wake its own
+# threads, which then wait for more for a tenth of a second, on a core that is ours. Its small kernels take up to 10^6
+# multiplications and, where columns are read, 1200 outputs (sgemm_small_kernel_permit_skylakex.c).
 MULTIPLICATIONS = 1 << 18
 OUTPUTS = 1200
 
 
 def matmul(x: Array, w: Array) -> Array:  # [..., n_rows, n_in], [..., n_in, n_out] -> [..., n_rows, n_out]
+    """`x @ w`, of one dtype. x has all of w's batch axes; w may have none."""
     n_rows, n_in = x.shape[-2:]
     if n_rows not in FEW_ROWS or w.strides[-2] != w.itemsize:
         return x @ w
     n_out = w.shape[-1]
-    width = max(min(MULTIPLICATIONS // (n_rows * n_in), OUTPUTS // n_rows), 8)  # columns of w in a piece
+    width = max(min(MULTIPLICATIONS // (n_rows * n_in), OUTPUTS // n_rows) // 4 * 4, 4)  # columns of w in a piece
     out = np.empty((*x.shape[:-1], n_out), x.dtype)
     share = -(-n_out // (n_cores() * width)) * width if w.size >= SMALL_MATRIX else n_out  # columns of w for a core
     shares = [(..., slice(start, start + share)) for start in range(0, n_out, share)]

@@ -13,7 +13,7 @@ def random_array(*shape, seed=0):
 
 @pytest.mark.parametrize("cores", [1, 2, 3])
 @pytest.mark.parametrize("n_rows", [1, *FEW_ROWS[:3], 8, FEW_ROWS[-1], FEW_ROWS[-1] + 1])
-@pytest.mark.parametrize(("n_in", "n_out"), [(768, 768), (300, 1999), (1024, 513), (16, 40_007)])
+@pytest.mark.parametrize(("n_in", "n_out"), [(768, 768), (300, 1999), (1024, 513), (16, 40_007), (6400, 102)])
 def test_every_shape_is_as_numpy_has_it(monkeypatch, cores, n_rows, n_in, n_out):
     monkeypatch.setattr(module, "n_cores", lambda: cores)
     x, w = random_array(n_rows, n_in), np.asfortranarray(random_array(n_in, n_out, seed=1))
