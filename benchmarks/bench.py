@@ -48,7 +48,7 @@ def bare_products(params: Params, n_rows: int, n_logits: int) -> Callable[[], No
 
 
 def bare_attention(n: int) -> Callable[[], None]:
-    """The products of causal attention at n positions in every layer: 128 queries at a time, with the keys up to them."""
+    """The products of causal attention at n positions, in every layer: 128 queries at a time, keys up to them."""
     d_head = HPARAMS["n_embd"] // N_HEAD
     q, k, v = np.ones((3, N_HEAD, n, d_head), np.float32)
 
