@@ -93,13 +93,16 @@ class DraftModel:
 
     def guess(self, most: int) -> list[int]:
         """The next tokens, at most so many."""
-        held = takewhile(lambda pair: pair[0] == pair[1], zip(self.cached, self.ids[:-1], strict=False))
+        # the last token goes through the model with the one before it: a pass over a single position would wake BLAS's
+        # threads, which would be in the way of the pass that verifies, see matmul.py
+        held = takewhile(lambda pair: pair[0] == pair[1], zip(self.cached, self.ids[:-2], strict=False))
         self.kv_cache.length = len(list(held))
         new, guesses = self.ids[self.kv_cache.length :], []
         for _ in range(min(self.n_guesses, most)):
-            x = hidden_states(new, **self.params, n_head=self.n_head, kv_cache=self.kv_cache, n_last=1)[-1]
-            new = [int(np.argmax(logits(x, self.params["wte"])))]
-            guesses += new
+            x = hidden_states(new, **self.params, n_head=self.n_head, kv_cache=self.kv_cache, n_last=2)
+            guesses.append(int(np.argmax(logits(x, self.params["wte"])[-1])))
+            new = [new[-1], guesses[-1]]
+            self.kv_cache.length -= 1
         if guesses:
             self.cached = self.ids + guesses[:-1]  # the last one has not been through the model
         self.pending = list(guesses)
