@@ -95,10 +95,11 @@ def prefill(params: Params, n_prompt: int) -> Callable[[], None]:
 def one_pass(params: Params, n_prompt: int, n_last: int | None) -> Callable[[], None]:
     """The same in a cache that has been used before; with n_last None all positions go through the last block."""
     kv_cache = gpt2.new_cache(params, N_HEAD, n_prompt)
+    ids = random_ids(n_prompt)
 
     def run() -> None:
         kv_cache.length = 0
-        x = gpt2.hidden_states(random_ids(n_prompt), **params, n_head=N_HEAD, kv_cache=kv_cache, n_last=n_last)
+        x = gpt2.hidden_states(ids, **params, n_head=N_HEAD, kv_cache=kv_cache, n_last=n_last)
         gpt2.logits(x[-1:], params["wte"])
 
     return run

@@ -17,7 +17,6 @@ import numpy as np
 
 from benchmarks.measure import in_turns, machine, make_model, spread
 from picogpt import checkpoint, gpt2, openai
-from picogpt.gpt2 import KVCache
 from picogpt.lookahead import DraftModel
 
 if TYPE_CHECKING:
@@ -30,8 +29,7 @@ HELD = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 def one_pass(params: Params, n_head: int, n_rows: int) -> Callable[[], None]:
     """A pass over n_rows positions behind a past of N_PAST, with the logits of all of them."""
-    wte = params["wte"]
-    cache = KVCache(len(params["blocks"]), n_head, wte.shape[1] // n_head, N_PAST + n_rows)
+    cache = gpt2.new_cache(params, n_head, N_PAST + n_rows)
     ids = np.arange(n_rows)
 
     def run() -> None:

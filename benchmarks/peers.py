@@ -94,9 +94,11 @@ def measure(workers: list[Worker]) -> dict[str, dict[str, list[float]]]:
             n_compared = N_SLOW if slow else n
             same = agreement(plain, worker.ask(prompt, n_compared)["tokens"])
             print(f"{task}: {worker.name}: {same} of {n_compared} tokens are ours", file=sys.stderr)
-            if slow and same == n_compared:
+            if same < n_compared and worker.name not in QUANTIZED:
+                continue
+            if slow:
                 rates[worker.name][task] = [N_SLOW / worker.ask(prompt, N_SLOW)["total"] for _ in range(SLOW_ROUNDS)]
-            elif same == n or worker.name in QUANTIZED:
+            else:
                 taking_part.append(worker)
         for _ in range(ROUNDS):
             for worker in taking_part:

@@ -42,8 +42,7 @@ def continuations(job: dict[str, Any]) -> dict[str, Any]:
 
 def logits_of_steps(prompt_ids: list[int], new_ids: list[int], params: Any, n_head: int) -> list[Any]:
     """The logits, [n_vocab] each, from which each new id was chosen: with a cache, as `generate` computes them."""
-    n_embd = params["wte"].shape[1]
-    kv_cache = gpt2.KVCache(len(params["blocks"]), n_head, n_embd // n_head, len(prompt_ids) + len(new_ids))
+    kv_cache = gpt2.new_cache(params, n_head, len(prompt_ids) + len(new_ids))
     rows = []
     for inputs in (prompt_ids, *([token_id] for token_id in new_ids[:-1])):
         x = gpt2.hidden_states(inputs, **params, n_head=n_head, kv_cache=kv_cache)[-1]
