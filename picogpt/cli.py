@@ -65,10 +65,12 @@ def _flush_or_forget() -> None:
 
 
 def program_name() -> str:
+    """How the program was called: `gpt2.py`, `picogpt`, or `python -m picogpt.batch`."""
     path = Path(sys.argv[0])
     if path.name == "__main__.py":
         return f"python -m {path.parent.name}"
-    return f"python -m {path.parent.name}.{path.stem}" if path.parent.name == "picogpt" else path.name
+    # the package itself: a clone may be called picogpt as well
+    return f"python -m {__package__}.{path.stem}" if path.parent == Path(__file__).parent else path.name
 
 
 def run(function: Callable[..., None], argv: list[str] | None = None) -> None:

@@ -202,6 +202,26 @@ def test_all_ways_in_are_one(tmp_path):
         assert process.stdout == continuation("ROMEO:")
 
 
+@pytest.mark.parametrize(
+    ("way", "name"),
+    [
+        (["picogpt/gpt2.py"], "gpt2.py"),  # in a clone that is called picogpt, as clones are
+        (["-m", "picogpt"], "python -m picogpt"),
+        (["-m", "picogpt.batch"], "python -m picogpt.batch"),
+    ],
+)
+def test_a_mistake_is_told_in_the_name_that_was_called(tmp_path, way, name):
+    (tmp_path / "picogpt").symlink_to(ROOT)
+    process = subprocess.run(
+        [sys.executable, *way, "--nosuch"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=tmp_path if way[0] != "-m" else ROOT,
+    )
+    assert process.stderr.startswith(f"{name}: error: unknown flag --nosuch")
+
+
 def test_the_console_script_is_one_more():
     script = shutil.which("picogpt", path=str(Path(sys.executable).parent))
     if script is None:
