@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.measure import in_rows, in_turns, looping_prompt, machine, make_model, spread
-from picogpt import checkpoint, gpt2, lookahead, openai
+from picogpt import gpt2
+from picogpt.decoding import lookahead
+from picogpt.weights import store, openai
 from picogpt.matmul import matmul
 
 if TYPE_CHECKING:
-    from picogpt import Array, Params
+    from picogpt.arrays import Array, Params
 
 ROUNDS = 9
 HPARAMS = openai.HPARAMS["124M"]
@@ -167,7 +169,7 @@ def few_rows(params: Params) -> None:
 def main() -> None:
     print(machine())
     print(f"medians (quartiles) of {ROUNDS} rounds in turns")
-    params = checkpoint.open_params(make_model("124M"), HPARAMS)
+    params = store.open_params(make_model("124M"), HPARAMS)
 
     contestants: dict[str, Callable[[], float | None]] = {
         "bare products, one row": repeated(bare_products(params, 1, 1), STEPS),

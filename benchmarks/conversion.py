@@ -17,7 +17,8 @@ import time
 from itertools import islice
 from pathlib import Path
 
-from picogpt import checkpoint, openai, utils
+from picogpt import utils
+from picogpt.weights import store, openai
 from tests.helpers import vocabulary_dir
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,8 +38,8 @@ def make_checkpoint(model_size: str) -> None:
     for name in openai.TOKENIZER:
         shutil.copy(vocabulary_dir() / name, model_dir)
     (model_dir / "hparams.json").write_text(json.dumps(hparams))
-    tensors = checkpoint.random_tensors(hparams, seed=0)
-    per_file = -(-len(checkpoint.param_shapes(hparams)) // 4)
+    tensors = store.random_tensors(hparams, seed=0)
+    per_file = -(-len(store.param_shapes(hparams)) // 4)
     prefixes = []
     while part := dict(islice(tensors, per_file)):
         prefixes.append(str(model_dir / "parts" / str(len(prefixes))))
@@ -76,9 +77,9 @@ def main(model_size: str = "1558M") -> None:
         opening, opened = measured("-m", "benchmarks.conversion", "convert")
     finally:
         shutil.rmtree(MODELS_DIR, ignore_errors=True)
-    shapes = checkpoint.param_shapes(openai.HPARAMS[model_size])
+    shapes = store.param_shapes(openai.HPARAMS[model_size])
     largest = max(4 * math.prod(shape) for shape in shapes.values()) / 1e6
-    print(f"{model_size}: {checkpoint.n_bytes(openai.HPARAMS[model_size]) / 1e9:.2f} GB in {len(shapes)} tensors")
+    print(f"{model_size}: {store.n_bytes(openai.HPARAMS[model_size]) / 1e9:.2f} GB in {len(shapes)} tensors")
     print(f"converted in {seconds:.0f} s with a peak of {peak:.0f} MB resident")
     print(f"importing tensorflow alone takes {tensorflow:.0f} MB, the largest tensor {largest:.0f} MB")
     print(f"above tensorflow: {(peak - tensorflow) / largest:.2f} times the largest tensor (goal: at most 2)")

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.measure import in_turns, machine, make_model, spread
-from picogpt import checkpoint, gpt2, openai
-from picogpt.lookahead import DraftModel
+from picogpt import gpt2
+from picogpt.weights import store, openai
+from picogpt.decoding.lookahead import DraftModel
 
 if TYPE_CHECKING:
-    from picogpt import Params
+    from picogpt.arrays import Params
 
 N_PAST = 100
 GUESSES = (1, 2, 4, 8)
@@ -77,7 +78,7 @@ def main(model_size: str = "1558M", draft_size: str = "124M") -> None:
 
 def open_model(size: str) -> tuple[Params, int]:
     hparams = openai.HPARAMS[size]
-    return checkpoint.open_params(make_model(size), hparams), hparams["n_head"]
+    return store.open_params(make_model(size), hparams), hparams["n_head"]
 
 
 if __name__ == "__main__":

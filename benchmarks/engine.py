@@ -31,7 +31,7 @@ def hparams(model_dir: Path) -> dict[str, int]:
 def picogpt(model_dir: Path, _: Path, lookahead: bool = False) -> Engine:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     from picogpt import gpt2, utils
-    from picogpt import lookahead as ahead
+    from picogpt.decoding import lookahead as ahead
 
     settings = utils.read_hparams(model_dir / "hparams.json")
     params = utils.load_params(str(model_dir), model_dir.parent, settings)

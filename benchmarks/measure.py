@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from picogpt import checkpoint, openai
+from picogpt.weights import store, openai
 from tests.helpers import vocabulary_dir
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,13 +23,13 @@ ROOT = Path(__file__).resolve().parent.parent
 def make_model(model_size: str = "124M") -> Path:
     """The directory of a converted model of OpenAI's shape with random weights and OpenAI's vocabulary, made once."""
     model_dir = ROOT / ".bench" / "models" / model_size
-    if not (model_dir / checkpoint.PARAMS_DIR).exists():
+    if not (model_dir / store.PARAMS_DIR).exists():
         print(f"making a random model of {model_size}'s shape in {model_dir.relative_to(ROOT)}", file=sys.stderr)
         model_dir.mkdir(parents=True, exist_ok=True)
         for name in openai.TOKENIZER:
             shutil.copy(vocabulary_dir() / name, model_dir)
         (model_dir / "hparams.json").write_text(json.dumps(openai.HPARAMS[model_size]))
-        checkpoint.save_params(checkpoint.random_tensors(openai.HPARAMS[model_size], seed=0), model_dir)
+        store.save_params(store.random_tensors(openai.HPARAMS[model_size], seed=0), model_dir)
     return model_dir
 
 

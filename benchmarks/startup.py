@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from benchmarks.measure import ROOT, make_model
-from picogpt import checkpoint, openai
+from picogpt.weights import store, openai
 
 PROMPT = "Alan Turing theorized that computers would one day become"
 ROUNDS = 15
@@ -29,7 +29,8 @@ def lap(name):
     print(name, now - start, sep="\\t")
     start = time.perf_counter()
 import numpy; lap("import numpy")
-from picogpt import cli, gpt2, utils; lap("import picogpt")
+from picogpt import gpt2, utils
+from picogpt.commands import cli; lap("import picogpt")
 import fire; lap("import fire")
 encoder, hparams = utils.load_encoder_and_hparams("124M", sys.argv[1]); lap("read the tokenizer")
 ids = encoder.encode(sys.argv[2]); lap("encode the prompt")
@@ -80,7 +81,7 @@ def main() -> None:
     for name, value in {"python -c pass": seconds("-c", "pass"), **parts}.items():
         print(f"    {name:45}{1000 * value:6.1f} ms")
     memory = peak_memory(*command) / 1e6
-    weights = checkpoint.n_bytes(openai.HPARAMS["124M"]) / 1e6
+    weights = store.n_bytes(openai.HPARAMS["124M"]) / 1e6
     print(f"resident memory: {memory:.0f} MB, {memory - weights:.0f} MB more than the weights (goal: at most 150)")
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from parity import compare, jobs
-from picogpt import cli, utils
+from picogpt import utils
+from picogpt.commands import cli
 
 
 def main() -> None:

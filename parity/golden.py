@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from parity import jobs
-from picogpt import cli, utils
+from picogpt import utils
+from picogpt.commands import cli
 
 GOLDEN_DIR = Path(__file__).resolve().parent.parent / "tests" / "golden"
 MODELS = ["shakespeare", "random-tiny", "random-odd", "random-sharp"]

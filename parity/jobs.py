@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from picogpt import UserError, checkpoint, utils
+from picogpt import utils
+from picogpt.errors import UserError
+from picogpt.weights import store
 
 OFFICIAL_URL = "https://github.com/openai/gpt-2"
 OFFICIAL_COMMIT = "9b63575ef42771a015060c964af2c3da4cf7c8ab"
@@ -113,7 +115,7 @@ def make_random_model(name: str, models_dir: Path, directory: Path) -> Path:
     for file_name in ("encoder.json", "vocab.bpe"):
         shutil.copy(vocabulary_dir / file_name, model_dir)
     (model_dir / "hparams.json").write_text(json.dumps(model.hparams()))
-    checkpoint.save_params(checkpoint.random_tensors(model.hparams(), model.seed, model.std), model_dir)
+    store.save_params(store.random_tensors(model.hparams(), model.seed, model.std), model_dir)
     return model_dir
 
 
@@ -130,7 +132,7 @@ def openai_vocabulary_dir(models_dir: Path) -> Path:
 def weights_sha256(model_dir: Path) -> str:
     """Of all tensors of a converted model: tells whether the stored evidence is about these numbers."""
     digest = hashlib.sha256()
-    for path in sorted((model_dir / checkpoint.PARAMS_DIR).glob("*.npy")):
+    for path in sorted((model_dir / store.PARAMS_DIR).glob("*.npy")):
         digest.update(path.name.encode() + np.load(path).tobytes())
     return digest.hexdigest()
 

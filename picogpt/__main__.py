@@ -1,6 +1,6 @@
 """The command line: `python -m picogpt`, `picogpt` and `python gpt2.py` all come here."""
 
-from picogpt import cli
+from picogpt.commands import cli
 
 
 def main() -> None:

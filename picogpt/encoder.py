@@ -20,7 +20,7 @@ from functools import cache
 from itertools import chain
 from pathlib import Path
 
-from picogpt import UserError
+from picogpt.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from picogpt import UserError
+from picogpt.errors import UserError
 
 
 @contextmanager

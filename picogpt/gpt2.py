@@ -33,14 +33,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from picogpt import UserError, cli, sampling, utils
+from picogpt import sampling, utils
+from picogpt.errors import UserError
+from picogpt.commands import cli
 from picogpt.matmul import FEW_ROWS, matmul
+from picogpt.arrays import Array, Params
+from picogpt.encoder import Encoder
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-
-    from picogpt import Array, Params
-    from picogpt.encoder import Encoder
 
 # so that what lies between two products stays in the processor's cache
 QUERY_BLOCK = 96  # queries whose scores are computed at a time
@@ -302,71 +303,3 @@ def check_length(n_prompt: int, n_tokens_to_generate: int, n_ctx: int) -> None:
             f"the model sees {n_ctx} tokens, found {n_prompt} in the prompt + {n_tokens_to_generate} to generate: "
             f"shorten the prompt or use --n_tokens_to_generate {max(n_ctx - n_prompt, 0)} or less"
         )
-
-
-def main(
-    prompt: str | None = None, *, n_tokens_to_generate: int = 40, model_size: str = "124M",
-    models_dir: str | None = None, temperature: float | None = None, top_k: int = 0, top_p: float = 1.0,
-    seed: int | None = None, nsamples: int = 1, lookahead: bool = True, draft_model: str | None = None,
-    delete_checkpoint: bool = False,
-) -> None:  # fmt: skip
-    """Continue a prompt with GPT-2: the text goes to stdout as it is generated, everything else to stderr.
-
-    Without temperature, top_k and top_p the most likely token is taken each time (greedy). For example:
-    python gpt2.py "Once upon a time" --temperature 0.8 --top_k 40
-
-    Args:
-        prompt: the text to continue; read from a pipe when it is not given; "" starts a new text
-        n_tokens_to_generate: tokens at most; the text ends earlier at <|endoftext|>
-        model_size: 124M, 355M, 774M, 1558M (downloaded when needed), shakespeare (bundled), a directory's name in
-            models_dir, or a directory elsewhere, as ./NAME: in OpenAI's form or Hugging Face's
-        models_dir: where models are kept; PICOGPT_MODELS_DIR when it is not given, else models
-        temperature: 0 is greedy; 1 draws from the model's own distribution, less is more careful
-        top_k: draw only from the k most likely tokens; 0 from all
-        top_p: draw only from the most likely tokens that together have probability p; 1 from all
-        seed: the same seed gives the same text
-        nsamples: that many texts, generated as one batch
-        lookahead: guess and verify where the text repeats itself: the same text, sooner; --lookahead=False is without
-        draft_model: a smaller model with the same vocabulary whose guesses model_size verifies: the same text, sooner
-        delete_checkpoint: once the weights are converted, delete OpenAI's checkpoint: half the disk space
-    """
-    if temperature is None:
-        temperature = 1.0 if top_k > 0 or top_p < 1 else 0.0
-    sampling.check_sampling(temperature, top_k, top_p)
-    if nsamples < 1:
-        raise UserError(f"nsamples must be 1 or more, found {nsamples}")
-    if nsamples > 1 and draft_model is not None:
-        raise UserError(
-            f"a draft model guesses for one text at a time, found nsamples {nsamples}: leave one of them out"
-        )
-    if seed is not None and seed < 0:
-        raise UserError(f"seed must be 0 or more, found {seed}")
-    prompt = cli.read_prompt(prompt)
-
-    # the tokenizer first: a prompt that is too long is refused before the weights are loaded, or even downloaded
-    encoder, hparams = utils.load_encoder_and_hparams(model_size, models_dir)
-    input_ids = encoder.encode(prompt) or encoder.start_of_text()
-    check_length(len(input_ids), n_tokens_to_generate, hparams["n_ctx"])
-    params = utils.load_params(model_size, models_dir, hparams, delete_checkpoint)
-
-    request = (input_ids, params, hparams["n_head"], n_tokens_to_generate)
-    how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    how["stop_id"] = encoder.end_of_text
-    if nsamples > 1:
-        write_samples(encoder, generate(*request, nsamples=nsamples, **how), n_tokens_to_generate, nsamples)
-        return
-    from picogpt import lookahead as ahead  # which stands on top of this module
-
-    if draft_model is not None:
-        draft = ahead.load_draft(draft_model, models_dir, encoder, input_ids, n_tokens_to_generate)
-        output_ids = ahead.generate(*request, guesser=draft, **how)
-    else:
-        output_ids = ahead.generate(*request, **how) if lookahead else generate(*request, **how)
-    cli.write(encoder.decode_stream(cli.progress(output_ids, n_tokens_to_generate, "token", beside_text=True)))
-
-
-def write_samples(encoder: Encoder, steps: Iterator[list[int]], n_steps: int, nsamples: int) -> None:
-    """Generate to the end, then write one text below the other."""
-    columns = list(cli.progress(steps, n_steps, "token"))  # n_seq x [nsamples]
-    rows = ([ids[row] for ids in columns] for row in range(nsamples))
-    cli.write_samples(encoder.decode(takewhile(lambda i: i != encoder.end_of_text, row)) for row in rows)

@@ -14,11 +14,10 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from picogpt.arrays import Array
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
-
-    from picogpt import Array
 
 FEW_ROWS = range(2, 33)
 SMALL_MATRIX = 1 << 19  # elements: below, handing work to another thread takes longer than the work

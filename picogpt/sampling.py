@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from picogpt import UserError
+from picogpt.errors import UserError
+from picogpt.arrays import Array
 
-if TYPE_CHECKING:
-    from picogpt import Array
 
 DROPPED = -math.inf  # the logit of a token that shall not be drawn
 

@@ -15,11 +15,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from picogpt import UserError, checkpoint, cli, files, huggingface, openai
+from picogpt import files
+from picogpt.errors import UserError
+from picogpt.commands import cli
+from picogpt.weights import store, huggingface, openai
 from picogpt.encoder import Encoder, get_encoder
+from picogpt.arrays import Params
 
-if TYPE_CHECKING:
-    from picogpt import Params
 
 MODEL_SIZES = tuple(openai.HPARAMS)
 HPARAMS = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")
@@ -77,12 +79,12 @@ def load_params(
     model_dir = find_model_dir(model_size, models_dir)
     home = _home(model_dir, models_dir)
     try:
-        params = checkpoint.open_params(home, hparams, _fingerprint(model_dir))
-    except checkpoint.UnusableError as problem:
-        if (home / checkpoint.PARAMS_DIR).exists():
+        params = store.open_params(home, hparams, _fingerprint(model_dir))
+    except store.UnusableError as problem:
+        if (home / store.PARAMS_DIR).exists():
             _check_can_rebuild(model_size, model_dir, home, problem)
         _make_params(model_size, model_dir, home, hparams)
-        params = checkpoint.open_params(home, hparams, _fingerprint(model_dir))
+        params = store.open_params(home, hparams, _fingerprint(model_dir))
     if delete_checkpoint and home == model_dir:
         openai.delete_checkpoint(model_dir)
     return params
@@ -96,7 +98,7 @@ def _check_can_rebuild(model_size: str, model_dir: Path, home: Path, problem: Us
         raise UserError(f"{problem}: install picogpt again")
     else:
         advice = "to fetch it again" if model_size in MODEL_SIZES else "with its checkpoint put there"
-        raise UserError(f"{problem}: delete {home / checkpoint.PARAMS_DIR} and run again {advice}")
+        raise UserError(f"{problem}: delete {home / store.PARAMS_DIR} and run again {advice}")
 
 
 def _make_params(model_size: str, model_dir: Path, home: Path, hparams: dict[str, int]) -> None:
@@ -105,8 +107,8 @@ def _make_params(model_size: str, model_dir: Path, home: Path, hparams: dict[str
         raise UserError(f"{model_dir}: expected {openai.DATA} or {huggingface.WEIGHTS}, found neither: put one there")
     with files.only_one(home), files.explained(home):
         try:
-            checkpoint.open_params(home, hparams, _fingerprint(model_dir))
-        except checkpoint.UnusableError:
+            store.open_params(home, hparams, _fingerprint(model_dir))
+        except store.UnusableError:
             if model_size in MODEL_SIZES:
                 _fetch_checkpoint(model_size, model_dir, hparams)
             _convert(model_size, model_dir, home, hparams)
@@ -123,7 +125,7 @@ def _fetch_checkpoint(model_size: str, model_dir: Path, hparams: dict[str, int])
     missing = openai.missing(model_dir, openai.CHECKPOINT_FILES)
     to_fetch = sum(openai.known(model_size, name).size or 1 << 20 for name in missing)
     there = sum(path.stat().st_size for path in model_dir.glob("*.part"))
-    converted = checkpoint.n_bytes(hparams)
+    converted = store.n_bytes(hparams)
     purpose = f"{files.size(to_fetch - there)} to fetch, {files.size(converted)} converted"
     files.check_space(model_dir, to_fetch - there + converted, purpose)
     _fetch(model_size, model_dir, missing)
@@ -132,7 +134,7 @@ def _fetch_checkpoint(model_size: str, model_dir: Path, hparams: dict[str, int])
 def _fetch(model_size: str, model_dir: Path, names: list[str]) -> None:
     """Only for whoever holds the model's lock."""
     if names:
-        from picogpt import download  # and with it requests, which a model that is there does not need
+        from picogpt.weights import download  # and with it requests, which a model that is there does not need
 
         url = f"{download.weights_url()}/{model_size}"
         download.fetch_all(url, names, model_dir, lambda name: openai.known(model_size, name))
@@ -148,13 +150,13 @@ def _convert(model_size: str, model_dir: Path, home: Path, hparams: dict[str, in
             raise UserError(f"{model_dir / 'hparams.json'}: expected {expected}, found {hparams}: put OpenAI's there")
         openai.check_files(model_size, model_dir, openai.TOKENIZER_FILES + openai.CHECKPOINT_FILES, deep=True)
     home.mkdir(parents=True, exist_ok=True)
-    checkpoint.remove_unfinished(home)
-    n_bytes, n_tensors = checkpoint.n_bytes(hparams), len(checkpoint.param_shapes(hparams))
+    store.remove_unfinished(home)
+    n_bytes, n_tensors = store.n_bytes(hparams), len(store.param_shapes(hparams))
     files.check_space(home, n_bytes, "for the converted weights")
     files.note(f"converting {model_dir}, once")
     source = huggingface if huggingface.is_checkpoint(model_dir) else openai
     tensors = tqdm(source.tensors(model_dir, hparams), "converting", n_tensors, unit="tensor", disable=None)
-    checkpoint.save_params(tensors, home, source.fingerprint(model_dir))
+    store.save_params(tensors, home, source.fingerprint(model_dir))
     files.note(f"converted {n_tensors} tensors, {files.size(n_bytes)}, in {time.monotonic() - started:.1f} s")
 
 
@@ -168,7 +170,7 @@ def _home(model_dir: Path, models_dir: str | Path | None) -> Path:
     A directory that somebody names by its path is theirs and may be read-only, so nothing is written there.
     """
     models_dir = _models_dir(models_dir)
-    if (model_dir / checkpoint.PARAMS_DIR).is_dir() or model_dir.parent == models_dir:
+    if (model_dir / store.PARAMS_DIR).is_dir() or model_dir.parent == models_dir:
         return model_dir
     full = model_dir.resolve()
     return models_dir / CONVERTED / f"{full.name}-{hashlib.sha256(str(full).encode()).hexdigest()[:12]}"
@@ -221,25 +223,3 @@ def read_hparams(path: Path) -> dict[str, int]:
     if hparams["n_embd"] % hparams["n_head"]:
         raise UserError(f"{path}: expected n_head to divide n_embd {hparams['n_embd']}, found {hparams['n_head']}")
     return {name: hparams[name] for name in HPARAMS}
-
-
-def verify(model_size: str, *, models_dir: str | None = None) -> None:
-    """Read every byte of a model and compare it with what OpenAI published and with what was converted.
-
-    Args:
-        model_size: the model's name, or its directory
-        models_dir: where models are kept
-    """
-    model_dir = find_model_dir(model_size, models_dir)
-    _, hparams = _read_small_files(model_size, model_dir)
-    if published := [name for name in openai.KNOWN.get(model_size, {}) if (model_dir / name).exists()]:
-        openai.check_files(model_size, model_dir, published, deep=True)
-        print(f"{model_dir}: {', '.join(published)}: nothing that differs from what is known of OpenAI's files")
-    home = _home(model_dir, models_dir)
-    n_tensors, n_bytes = checkpoint.verify_params(home, hparams)
-    print(f"{home / checkpoint.PARAMS_DIR}: {n_tensors} tensors, {files.size(n_bytes)}: every byte as it was written")
-
-
-if __name__ == "__main__":
-    with cli.polite_ends():
-        cli.run_one({"verify": verify})

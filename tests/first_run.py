@@ -17,7 +17,9 @@ import sys
 
 import numpy as np
 
-from picogpt import checkpoint, cli, openai, utils
+from picogpt import utils
+from picogpt.commands import cli
+from picogpt.weights import store, openai
 from tests.helpers import vocabulary_dir
 
 HPARAMS = {"n_vocab": 50257, "n_ctx": 16, "n_embd": 16, "n_head": 2, "n_layer": 2}
@@ -25,7 +27,7 @@ HPARAMS = {"n_vocab": 50257, "n_ctx": 16, "n_embd": 16, "n_head": 2, "n_layer": 
 
 def published() -> dict[str, bytes]:
     """What OpenAI's server would have of this model, name -> bytes."""
-    tensors = [tensor for _, tensor in checkpoint.random_tensors(HPARAMS, seed=1)]
+    tensors = [tensor for _, tensor in store.random_tensors(HPARAMS, seed=1)]
     return {
         "hparams.json": json.dumps(HPARAMS).encode(),
         **{name: (vocabulary_dir() / name).read_bytes() for name in openai.TOKENIZER},
@@ -44,7 +46,7 @@ def stand_in(kill_at: str = "") -> None:
 
     def tensors(model_dir, hparams):
         with (model_dir / openai.DATA).open("rb") as file:
-            for name, shape in checkpoint.param_shapes(hparams).items():
+            for name, shape in store.param_shapes(hparams).items():
                 if name == kill_at:
                     os.kill(os.getpid(), signal.SIGKILL)
                 yield name, np.fromfile(file, np.float32, math.prod(shape)).reshape(shape)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from picogpt import checkpoint
+from picogpt.weights import store
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAKESPEARE = ROOT / "models" / "shakespeare"
@@ -28,7 +28,7 @@ def make_model(models_dir: Path, name: str = "tiny", hparams: dict[str, int] = T
     """A converted model with random weights and the vocabulary of the bundled one."""
     model_dir = models_dir / name
     write_small_files(model_dir, hparams)
-    checkpoint.save_params(checkpoint.random_tensors(hparams, seed, std=0.2), model_dir)
+    store.save_params(store.random_tensors(hparams, seed, std=0.2), model_dir)
     return model_dir
 
 

@@ -7,7 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from picogpt import batch, checkpoint, gpt2, utils
+from picogpt import gpt2, utils
+from picogpt.decoding import batch
+from picogpt.weights import store
 from tests.helpers import ENVIRONMENT, ROOT, SHAKESPEARE, TINY
 
 HPARAMS = TINY | {"n_ctx": 120}
@@ -18,7 +20,7 @@ DRAWN = {"temperature": 1.0, "top_k": 50, "seed": 4}
 
 @pytest.fixture(scope="module")
 def params():
-    return checkpoint.nested(dict(checkpoint.random_tensors(HPARAMS, seed=0, std=0.2)))
+    return store.nested(dict(store.random_tensors(HPARAMS, seed=0, std=0.2)))
 
 
 def alone(params, n, **how):

@@ -12,7 +12,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from picogpt import UserError, checkpoint, files, openai, utils
+from picogpt import files, utils
+from picogpt.errors import UserError
+from picogpt.weights import store, openai
 from tests import disks
 from tests.helpers import ROOT, SHAKESPEARE, TINY, make_model, run
 
@@ -147,7 +149,7 @@ def test_a_damaged_bundled_model_asks_for_a_new_installation(tmp_path, monkeypat
 def with_checkpoint(model_dir, monkeypatch):
     """A converted model beside its checkpoint; its tensors come from here instead of from tensorflow."""
     (model_dir / "model.ckpt.index").write_text("checksums")
-    monkeypatch.setattr(openai, "tensors", lambda *_: checkpoint.random_tensors(TINY, seed=0, std=0.2))
+    monkeypatch.setattr(openai, "tensors", lambda *_: store.random_tensors(TINY, seed=0, std=0.2))
     shutil.rmtree(model_dir / "params")
     load(model_dir)
     return model_dir
@@ -167,7 +169,7 @@ def test_damaged_weights_are_made_anew_from_the_checkpoint_and_it_is_told(with_c
 
 def test_a_conversion_that_fails_keeps_the_weights_that_were_there(with_checkpoint, monkeypatch):
     def tensors(*_):
-        yield next(checkpoint.random_tensors(TINY, seed=0))
+        yield next(store.random_tensors(TINY, seed=0))
         raise UserError("out of luck")
 
     before = sorted(path.name for path in (with_checkpoint / "params").iterdir())
@@ -259,7 +261,7 @@ def test_verify_of_a_model_without_its_tokenizer_or_its_weights_is_told(model_di
 
 def test_the_bundled_model_is_as_it_was_written():
     hparams = utils.read_hparams(SHAKESPEARE / "hparams.json")
-    assert checkpoint.verify_params(SHAKESPEARE, hparams)[0] == 76
+    assert store.verify_params(SHAKESPEARE, hparams)[0] == 76
 
 
 def test_the_manifest_is_what_sha256sum_says(model_dir):
@@ -324,7 +326,7 @@ def test_weights_are_mapped_not_read(model_dir):
 
 
 def test_any_program_that_reads_npy_files_reads_the_weights(model_dir):
-    for name, tensor in checkpoint.random_tensors(TINY, seed=0, std=0.2):
+    for name, tensor in store.random_tensors(TINY, seed=0, std=0.2):
         loaded = np.load(model_dir / "params" / f"{name.replace('/', '.')}.npy")
         np.testing.assert_array_equal(loaded, tensor)
         assert loaded.flags.f_contiguous == (loaded.ndim == 1 or name.endswith("/w"))

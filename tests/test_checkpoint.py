@@ -7,7 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from picogpt import UserError, checkpoint, openai, utils
+from picogpt import utils
+from picogpt.errors import UserError
+from picogpt.weights import store, openai
 from tests.helpers import TINY, run, vocabulary_dir, write_small_files
 
 
@@ -18,7 +20,7 @@ def tf():
 
 def as_published(hparams=TINY, seed=0):
     """Tensors by their names and in their shapes in OpenAI's checkpoints."""
-    tensors = dict(checkpoint.random_tensors(hparams, seed))
+    tensors = dict(store.random_tensors(hparams, seed))
     return {f"model/{name}": tensor[None] if name.endswith("/w") else tensor for name, tensor in tensors.items()}
 
 
@@ -53,7 +55,7 @@ def check_refused(tf, model_dir, message, variables):
 
 
 def test_every_tensor_of_a_checkpoint_comes_back_bit_by_bit(model_dir):
-    expected = checkpoint.nested(dict(checkpoint.random_tensors(TINY, seed=0)))
+    expected = store.nested(dict(store.random_tensors(TINY, seed=0)))
     for params in (load(model_dir), load(model_dir)):  # as converted, and as opened
         assert params.keys() == expected.keys() == {"wte", "wpe", "blocks", "ln_f"}
         np.testing.assert_equal(params, expected)
@@ -114,7 +116,7 @@ def test_missing_and_extra_tensors_are_named(tf, model_dir):
 )
 def test_a_tensor_of_a_wrong_shape_is_named_with_both_shapes(tf, model_dir, name, shape):
     variables = as_published() | {f"model/{name}": np.zeros(shape, np.float32)}
-    expected = list(checkpoint.param_shapes(TINY)[name])
+    expected = list(store.param_shapes(TINY)[name])
     check_refused(tf, model_dir, re.escape(f"expected {name} of shape {expected}, found {list(shape)}"), variables)
 
 
@@ -193,4 +195,4 @@ def test_hyperparameters_of_another_size_are_told(by_hand):
 
 def test_the_published_data_sizes_are_those_of_the_shapes():
     for model_size, hparams in openai.HPARAMS.items():
-        assert openai.known(model_size, openai.DATA).size == checkpoint.n_bytes(hparams)
+        assert openai.known(model_size, openai.DATA).size == store.n_bytes(hparams)

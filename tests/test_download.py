@@ -11,8 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from picogpt import UserError, download, files, openai, utils
-from picogpt.openai import Known
+from picogpt import files, utils
+from picogpt.errors import UserError
+from picogpt.weights import download, openai
+from picogpt.weights.openai import Known
 from tests import disks, first_run
 from tests.blob_server import BlobServer, Fault
 from tests.helpers import ROOT, run

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picogpt import UserError
+from picogpt.errors import UserError
 from picogpt.encoder import CACHED_WORDS, END_OF_TEXT, Encoder, get_encoder
 from tests.helpers import ROOT, SHAKESPEARE, vocabulary_dir
 

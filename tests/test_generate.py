@@ -5,7 +5,9 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from picogpt import UserError, checkpoint, gpt2
+from picogpt import gpt2
+from picogpt.errors import UserError
+from picogpt.weights import store
 from tests.helpers import SHAKESPEARE, TINY
 
 N_HEAD = TINY["n_head"]
@@ -14,7 +16,7 @@ PROMPT = [5, 17, 900, 3]
 
 @pytest.fixture(scope="module")
 def params():
-    return checkpoint.nested(dict(checkpoint.random_tensors(TINY, seed=0, std=0.2)))
+    return store.nested(dict(store.random_tensors(TINY, seed=0, std=0.2)))
 
 
 def naive_greedy(params, ids, n):

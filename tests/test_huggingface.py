@@ -8,14 +8,15 @@ import sys
 import numpy as np
 import pytest
 
-from picogpt import UserError, gpt2, utils
+from picogpt import gpt2, utils
+from picogpt.errors import UserError
 from tests import disks
 from tests.helpers import SHAKESPEARE, TINY, make_model, run
 
 pytest.importorskip("safetensors", reason="safetensors is not installed: it reads the checkpoints")
 from safetensors.numpy import load_file, save_file
 
-from picogpt.huggingface import key_of
+from picogpt.weights.huggingface import key_of
 
 IDS = [5, 1, 1000, 3, 3, 7, 500, 2]
 CONFIG = {"vocab_size": 1024, "n_positions": 32, "n_embd": 24, "n_head": 3, "n_layer": 2}

@@ -4,8 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picogpt import UserError, checkpoint, gpt2, lookahead, utils
-from picogpt.lookahead import DraftModel, PromptLookup
+from picogpt import gpt2, utils
+from picogpt.errors import UserError
+from picogpt.decoding import lookahead
+from picogpt.weights import store
+from picogpt.decoding.lookahead import DraftModel, PromptLookup
 from tests.helpers import SHAKESPEARE, TINY
 
 HPARAMS = TINY | {"n_ctx": 200, "n_vocab": 60}
@@ -16,7 +19,7 @@ DRAWN = {"temperature": 0.7, "top_k": 5, "top_p": 0.9, "seed": 3}
 
 @pytest.fixture(scope="module")
 def params():
-    return checkpoint.nested(dict(checkpoint.random_tensors(HPARAMS, seed=0, std=0.2)))
+    return store.nested(dict(store.random_tensors(HPARAMS, seed=0, std=0.2)))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +90,7 @@ def test_a_loop_goes_on_through_its_own_guesses():
 @pytest.mark.parametrize("how", [{}, DRAWN], ids=["greedy", "drawn"])
 @pytest.mark.parametrize("seed", [0, 1], ids=["the same model", "another"])
 def test_a_draft_model_changes_nothing(params, seed, how):
-    draft = checkpoint.nested(dict(checkpoint.random_tensors(HPARAMS | {"n_layer": 1 + (seed == 0)}, seed, std=0.2)))
+    draft = store.nested(dict(store.random_tensors(HPARAMS | {"n_layer": 1 + (seed == 0)}, seed, std=0.2)))
     for prompt in ([3], LOOP, list(range(60))):
         guesser = DraftModel(prompt, draft, N_HEAD, 200)
         ahead = list(lookahead.generate(prompt, params, N_HEAD, 60, guesser=guesser, **how))

@@ -6,7 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from picogpt import UserError, checkpoint, gpt2
+from picogpt import gpt2
+from picogpt.errors import UserError
+from picogpt.weights import store
 from picogpt.gpt2 import KVCache
 
 SHAPES = [
@@ -18,7 +20,7 @@ SHAPES = [
 
 
 def random_params(hparams, seed=0):
-    return checkpoint.nested(dict(checkpoint.random_tensors(hparams, seed, std=0.2)))
+    return store.nested(dict(store.random_tensors(hparams, seed, std=0.2)))
 
 
 def random_ids(hparams, *shape, seed=1):
@@ -65,7 +67,7 @@ def their_gpt2(torch, hparams):
         n_head=hparams["n_head"], n_layer=hparams["n_layer"], bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     model = transformers.GPT2LMHeadModel(config).eval()
-    tensors = checkpoint.random_tensors(hparams, seed=0, std=0.2)
+    tensors = store.random_tensors(hparams, seed=0, std=0.2)
     state = {name_in_transformers(name): torch.from_numpy(tensor) for name, tensor in tensors}
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert (missing, unexpected) == (["lm_head.weight"], [])  # the head is wte

@@ -13,7 +13,9 @@ import pytest
 from helpers import ROOT, SHAKESPEARE, vocabulary_dir
 
 from parity import compare, golden, jobs, ours
-from picogpt import UserError, checkpoint, gpt2, utils
+from picogpt import gpt2, utils
+from picogpt.errors import UserError
+from picogpt.weights import store
 
 
 def read(name):
@@ -136,9 +138,9 @@ def transformers_model(model_dir, hparams):
     model = GPT2LMHeadModel(config).eval()
     ends = {"w": "weight", "g": "weight", "b": "bias", "wte": "wte.weight", "wpe": "wpe.weight"}
     state = {}
-    for name in checkpoint.param_shapes(hparams):  # "h0/attn/c_attn/w" -> "transformer.h.0.attn.c_attn.weight"
+    for name in store.param_shapes(hparams):  # "h0/attn/c_attn/w" -> "transformer.h.0.attn.c_attn.weight"
         *path, end = name.replace("h", "h/", 1).split("/") if name.startswith("h") else name.split("/")
-        tensor = np.load(model_dir / checkpoint.PARAMS_DIR / f"{name.replace('/', '.')}.npy")
+        tensor = np.load(model_dir / store.PARAMS_DIR / f"{name.replace('/', '.')}.npy")
         state[".".join(["transformer", *path, ends[end]])] = torch.from_numpy(np.ascontiguousarray(tensor))
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert (missing, unexpected) == (["lm_head.weight"], [])  # which is wte

@@ -15,7 +15,8 @@ from helpers import ROOT, vocabulary_dir
 from test_parity import transformers_report
 
 from parity import compare, jobs, ours
-from picogpt import checkpoint, gpt2, utils
+from picogpt import gpt2, utils
+from picogpt.weights import store
 from picogpt.encoder import get_encoder
 
 FACTS = json.loads((ROOT / "tests" / "published.json").read_text(encoding="utf-8"))
@@ -31,7 +32,7 @@ def real_model(name):
     model_dir = MODELS_DIR / name
     if not (model_dir / "hparams.json").exists():
         pytest.skip(f"the weights are not in {model_dir}: python gpt2.py --model_size {name} fetches them")
-    if not (model_dir / checkpoint.PARAMS_DIR).is_dir():
+    if not (model_dir / store.PARAMS_DIR).is_dir():
         pytest.importorskip("tensorflow", reason=f"{model_dir} is not converted yet and tensorflow is not installed")
     return utils.load_encoder_hparams_and_params(name, MODELS_DIR)
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from picogpt import UserError, gpt2, sampling
+from picogpt import gpt2, sampling
+from picogpt.errors import UserError
 
 PROBABILITIES = np.array([0.30, 0.20, 0.15, 0.10, 0.08, 0.07, 0.04, 0.03, 0.02, 0.01])
 LOGITS = np.log(PROBABILITIES).astype(np.float32)

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from picogpt import UserError, files
-from picogpt.checkpoint import check_names, param_shapes
+from picogpt import files
+from picogpt.errors import UserError
+from picogpt.weights.store import check_names, param_shapes
+from picogpt.arrays import Array
 
-if TYPE_CHECKING:
-    from picogpt import Array
 
 DATA = "model.ckpt.data-00000-of-00001"
 TOKENIZER_FILES = ("hparams.json", "encoder.json", "vocab.bpe")

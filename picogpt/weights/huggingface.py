@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from picogpt import UserError, files, openai
-from picogpt.checkpoint import check_names, param_shapes
+from picogpt import files
+from picogpt.errors import UserError
+from picogpt.weights import openai
+from picogpt.weights.store import check_names, param_shapes
 from picogpt.encoder import Encoder, bytes_to_unicode, get_encoder
+from picogpt.arrays import Array
 
-if TYPE_CHECKING:
-    from picogpt import Array
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # where the weights are split over several files

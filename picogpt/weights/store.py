@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from picogpt import UserError, files
+from picogpt import files
+from picogpt.errors import UserError
+from picogpt.arrays import Array, Params
 
-if TYPE_CHECKING:
-    from picogpt import Array, Params
 
 PARAMS_DIR = "params"
 UNFINISHED = f".{PARAMS_DIR}-"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from picogpt import files
-from picogpt.openai import Known
+from picogpt.weights.openai import Known
 
 CHUNK = 1 << 14  # bytes; what a cut loses at most
 

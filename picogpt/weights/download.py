@@ -21,9 +21,10 @@ import urllib3
 from requests.exceptions import ChunkedEncodingError, SSLError
 from urllib3.util import Retry
 
-from picogpt import UserError, files
-from picogpt.openai import Known
-from picogpt.partial import CHUNK, Part, Promise
+from picogpt import files
+from picogpt.errors import UserError
+from picogpt.weights.openai import Known
+from picogpt.weights.partial import CHUNK, Part, Promise
 
 TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of data
 RETRIES = 5  # without a new byte in between

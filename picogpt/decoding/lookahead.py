@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from picogpt import UserError, sampling, utils
+from picogpt import sampling, utils
+from picogpt.errors import UserError
 from picogpt.gpt2 import check_length, check_request, hidden_states, logits, new_cache, prefill
+from picogpt.arrays import Array, Params
+from picogpt.encoder import Encoder
 
-if TYPE_CHECKING:
-    from picogpt import Array, Params
-    from picogpt.encoder import Encoder
 
 NGRAM = 3  # tokens that must have stood together before for a guess
 MAX_GUESSES = 31
@@ -149,15 +149,3 @@ def generate(
 def too_close(row: Array) -> bool:  # [n_vocab]
     """Whether the two largest logits are so near to one another that rounding decides."""
     return bool(np.count_nonzero(row > row.max() - TOO_CLOSE * np.abs(row).max()) > 1)
-
-
-def load_draft(
-    name: str, models_dir: str | None, encoder: Encoder, inputs: list[int], n_tokens_to_generate: int
-) -> DraftModel:
-    """A model by its name, ready to guess how `inputs` go on. Raises UserError where its vocabulary is another."""
-    draft_encoder, hparams = utils.load_encoder_and_hparams(name, models_dir)
-    if draft_encoder.encoder != encoder.encoder:
-        raise UserError(f"draft_model: expected a model with the same vocabulary, found {name}, which has another")
-    check_length(len(inputs), n_tokens_to_generate, hparams["n_ctx"])
-    params = utils.load_params(name, models_dir, hparams)
-    return DraftModel(inputs, params, hparams["n_head"], len(inputs) + n_tokens_to_generate)

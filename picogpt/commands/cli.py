@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from picogpt import UserError
+from picogpt.errors import UserError
 
 T = TypeVar("T")
 Parameters = Mapping[str, inspect.Parameter]

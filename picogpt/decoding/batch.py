@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from picogpt import UserError, cli, sampling, utils
+from picogpt import sampling, utils
+from picogpt.errors import UserError
+from picogpt.commands import cli
 from picogpt.gpt2 import KVCache, check_length, check_request, hidden_states, logits, prefill
-from picogpt.lookahead import too_close
+from picogpt.decoding.lookahead import too_close
+from picogpt.arrays import Array, Params
 
-if TYPE_CHECKING:
-    from picogpt import Array, Params
 
 
 class Rows(KVCache):
@@ -132,110 +133,3 @@ def in_order(numbered: Iterable[tuple[int, list[int]]]) -> Iterator[list[int]]:
         while expected in early:
             yield early.pop(expected)
             expected += 1
-
-
-def read_prompts(path: Path) -> list[str]:
-    """A prompt per line; in a .jsonl file a line is a JSON string, or an object with a "prompt". Raises UserError."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the prompts: {error.strerror}") from None
-    if lines[-1] == "":
-        lines.pop()
-    if path.suffix != ".jsonl":
-        return [line.removesuffix("\r") for line in lines]
-    return [prompt_in(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
-
-
-def prompt_in(line: str, where: str) -> str:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{where}: expected JSON, found {error}") from None
-    prompt = value.get("prompt") if isinstance(value, dict) else value
-    if not isinstance(prompt, str):
-        raise UserError(f'{where}: expected a string or {{"prompt": a string}}, found {line[:60]}')
-    return prompt
-
-
-def lines_done(path: Path, prompts: list[str]) -> int:
-    """How many lines of an earlier run are there; half a line at the end is cut off. Raises UserError."""
-    if not path.exists():
-        return 0
-    with path.open("r+b") as file:
-        whole = file.read().rpartition(b"\n")
-        file.truncate(len(whole[0]) + len(whole[1]))
-    lines = whole[0].decode("utf-8", errors="replace").split("\n") if whole[1] else []
-    for number, line in enumerate(lines):
-        where = f"{path}, line {number + 1}"
-        if number >= len(prompts) or prompt_in(line, where) != prompts[number]:
-            raise UserError(
-                f"{where}: expected the text of an earlier run of these prompts: choose another output_file"
-            )
-    return len(lines)
-
-
-def main(
-    input_file: str, *, output_file: str | None = None, n_tokens_to_generate: int = 40, model_size: str = "124M",
-    models_dir: str | None = None, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0,
-    seed: int | None = None, batch_size: int = 16,
-) -> None:  # fmt: skip
-    """Continue every prompt of a file: one line {"prompt": ..., "text": ...} each, in order.
-
-    A run that was interrupted goes on where it stopped when it is started again with the same output_file.
-
-    Args:
-        input_file: a prompt per line; or .jsonl, a JSON string or an object with a "prompt" per line
-        output_file: where the lines go; stdout when it is not given
-        n_tokens_to_generate: tokens at most for each prompt; a text ends earlier at <|endoftext|>
-        model_size: as for picogpt
-        models_dir: as for picogpt
-        temperature: 0 is greedy
-        top_k: draw only from the k most likely tokens; 0 from all
-        top_p: draw only from the most likely tokens that together have probability p; 1 from all
-        seed: the same seed gives the same texts, those that each prompt would have alone
-        batch_size: prompts that are continued at a time
-    """
-    if n_tokens_to_generate < 1 or batch_size < 1:
-        raise UserError(
-            f"n_tokens_to_generate and batch_size must be 1 or more, found {n_tokens_to_generate} and {batch_size}"
-        )
-    prompts = read_prompts(Path(input_file))
-    done = lines_done(Path(output_file), prompts) if output_file else 0
-    encoder, hparams = utils.load_encoder_and_hparams(model_size, models_dir)
-    inputs = [encoder.encode(prompt) or encoder.start_of_text() for prompt in prompts]
-    for number, ids in enumerate(inputs, start=1):
-        try:
-            check_length(len(ids), n_tokens_to_generate, hparams["n_ctx"])
-        except UserError as error:
-            raise UserError(f"{input_file}, line {number}: {error}") from None
-
-    params = utils.load_params(model_size, models_dir, hparams)
-    texts = generate(
-        inputs[done:], params, hparams["n_head"], n_tokens_to_generate, batch_size=batch_size,
-        temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, stop_id=encoder.end_of_text,
-    )  # fmt: skip
-    texts_in_order = in_order(cli.progress(texts, len(inputs) - done, "prompt"))
-    lines = (
-        json.dumps({"prompt": prompt, "text": encoder.decode(ids)}) + "\n"
-        for prompt, ids in zip(prompts[done:], texts_in_order, strict=True)
-    )
-    write_lines(lines, output_file)
-
-
-def write_lines(lines: Iterable[str], output_file: str | None) -> None:
-    """Each line as soon as it is there, behind those in output_file, or to stdout. Raises UserError on a full disk."""
-    try:
-        with Path(output_file).open("a", encoding="utf-8") if output_file else nullcontext(sys.stdout) as file:
-            for line in lines:
-                file.write(line)
-                file.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise UserError(f"{output_file or 'stdout'}: cannot write the texts: {error.strerror}") from None
-
-
-if __name__ == "__main__":
-    with cli.polite_ends():
-        cli.run(main)

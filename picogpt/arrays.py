@@ -1,0 +1,8 @@
+"""The names of the types that signatures use."""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+Params: TypeAlias = dict[str, Any]  # a model's weights: nested dicts and lists of arrays, see picogpt/utils.py

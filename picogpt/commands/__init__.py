@@ -1,0 +1,1 @@
+"""The command lines: one short module each; what they share stands in cli.py."""
