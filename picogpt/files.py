@@ -5,14 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import reprlib
 import shutil
+import stat
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR, ENXIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from picogpt.errors import UserError
+
+SMALL = 1 << 20  # bytes; no hparams.json, config.json or manifest.json comes near
+VOCABULARY = 32 << 20  # bytes; nor a tokenizer's file near this
+ADVICE = "put a good one there"
+WRONG_PATH = (EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR, ENXIO)  # what there is, is no file that could be good
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 60
+
+
+class UnreadableError(UserError):
+    """A file that may be as it should be, but that the system does not let us read now."""
 
 
 @contextmanager
@@ -63,17 +79,113 @@ def check_space(directory: Path, needed: int, purpose: str) -> None:
         )
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises UserError."""
+def open_file(path: str | os.PathLike[str], advice: str = ADVICE) -> BinaryIO:
+    """A regular file, open for reading. A pipe or a device is refused: reading one may wait, or go on, for ever.
+
+    Raises UserError, or UnreadableError where the file may be good and the system does not let us read it.
+    """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot read it: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{path}: expected JSON, found {error}") from None
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except (OSError, ValueError) as error:  # the latter for a name with a zero byte
+        raise _refused(path, error, advice) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UserError(f"{path}: expected a file, found a directory, a pipe or a device: {advice}")
+    return os.fdopen(descriptor, "rb")
+
+
+def _refused(path: str | os.PathLike[str], error: OSError | ValueError, advice: str) -> UserError:
+    reason = getattr(error, "strerror", None) or str(error)
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{path}: expected a file, found none: {advice}")
+    if isinstance(error, OSError) and error.errno not in WRONG_PATH:
+        return UnreadableError(f"{path}: cannot read it: {reason}")
+    return UserError(f"{path}: cannot read it: {reason}: {advice}")
+
+
+def read_bytes(path: str | os.PathLike[str], limit: int = SMALL, advice: str = ADVICE) -> bytes:
+    """The bytes of a file that may be anything, `limit` of them at most. Raises UserError, see `open_file`."""
+    with open_file(path, advice) as file:
+        try:
+            data = file.read(limit + 1) or b""  # None where there is nothing yet, in /proc
+        except OSError as error:
+            raise _refused(path, error, advice) from None
+    if len(data) > limit:
+        raise UserError(f"{path}: expected at most {size(limit)}, found more: {advice}")
+    return data
+
+
+def read_text(path: str | os.PathLike[str], limit: int = SMALL, advice: str = ADVICE) -> str:
+    """The text of a file in UTF-8. Raises UserError, as `read_bytes` does."""
+    try:
+        return read_bytes(path, limit, advice).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: expected UTF-8, found {error.reason} at byte {error.start}: {advice}") from None
+
+
+def read_json(path: str | os.PathLike[str], limit: int = SMALL, advice: str = ADVICE, unique: bool = True) -> Any:
+    """The JSON value in a file. Raises UserError, as `read_bytes` and `json_from` do."""
+    return json_from(read_text(path, limit, advice), str(path), advice, unique)
+
+
+def read_object(
+    path: str | os.PathLike[str], limit: int = SMALL, advice: str = ADVICE, unique: bool = True
+) -> dict[str, Any]:
+    """The JSON object in a file. Raises UserError, as `read_bytes` and `json_from` do."""
+    return json_object_from(read_text(path, limit, advice), str(path), advice, unique)
+
+
+def json_from(text: str, where: str, advice: str = ADVICE, unique: bool = True) -> Any:
+    """The value of a JSON text that may be anything; `where` names its place in messages.
+
+    A key that an object has twice is refused: one of the two values would be lost. unique=False leaves that out, which
+    takes a quarter less time, for whoever checks it otherwise. Raises UserError.
+
+    >>> json_from('{"n_head": 12}', "hparams.json")
+    {'n_head': 12}
+    >>> json_from('{"n_head": 12, "n_head": 16}', "hparams.json", "fetch it again")
+    Traceback (most recent call last):
+    picogpt.errors.UserError: hparams.json: expected each key once, found 'n_head' twice: fetch it again
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique if unique else None)
+    except _TwiceError as error:
+        raise UserError(f"{where}: expected each key once, found {error} twice: {advice}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: expected JSON, found {error}: {advice}") from None
+    except ValueError:
+        raise UserError(f"{where}: expected JSON, found a number of thousands of digits: {advice}") from None
+    except RecursionError:
+        raise UserError(f"{where}: expected JSON, found brackets within brackets without end: {advice}") from None
+
+
+def json_object_from(text: str, where: str, advice: str = ADVICE, unique: bool = True) -> dict[str, Any]:
+    """The object of a JSON text, as `json_from`. Raises UserError."""
+    value = json_from(text, where, advice, unique)
     if not isinstance(value, dict):
-        raise UserError(f"{path}: expected an object, found {value!r:.40}")
+        raise UserError(f"{where}: expected a JSON object, found {quoted(value)}: {advice}")
     return value
+
+
+class _TwiceError(Exception):
+    """A key that an object has twice."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise _TwiceError(quoted(key))
+    return values
+
+
+def quoted(value: object) -> str:
+    """A value as a message shows it: one short line, with what is not printable escaped.
+
+    >>> quoted({"a": [1, 2], "b": "x" * 100})
+    "{'a': [1, 2], 'b': 'xxxxxxxxxxxxx...xxxxxxxxxxxxxx'}"
+    """
+    return _SHORT.repr(value)
 
 
 def save_text(path: Path, text: str) -> None:
