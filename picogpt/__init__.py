@@ -1,20 +1,42 @@
-"""picogpt: GPT-2 in pure NumPy, to read, to trust and to run."""
+"""picogpt: GPT-2 in pure NumPy, to read, to trust and to run.
+
+>>> import picogpt
+>>> model = picogpt.load("shakespeare")  # or "124M", a directory, ...
+>>> print(model.generate("ROMEO:", n_tokens_to_generate=12))
+>>> for piece in model.stream("ROMEO:", 4):
+...     print(piece, end="", flush=True)
+>>> model.logits(model.encode("ROMEO:")).shape
+(4, 1024)
+
+The model itself is in picogpt.gpt2, and on one page in picogpt.reference.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from picogpt.errors import UserError
 
-    Array = NDArray[Any]
-    Params = dict[str, Any]  # a model's weights: nested dicts and lists of arrays, see utils.py
+if TYPE_CHECKING:
+    from picogpt.arrays import Array, Params
+    from picogpt.model import Model, load
+    from picogpt.sampling import Sampling
+
+__all__ = ["Array", "Model", "Params", "Sampling", "UserError", "load"]
 
 __version__ = "0.1.0"
 
+_HOMES = {"Array": "arrays", "Params": "arrays", "Model": "model", "load": "model", "Sampling": "sampling"}
 
-class UserError(ValueError):
-    """Something a person can put right: says what was expected, what was found and what to do next.
 
-    The command line prints it as one line on stderr and exits with status 2.
-    """
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import picogpt` costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,7 +1,8 @@
-"""GPT-2 in NumPy, from token ids to text: the model, its cache, generation and the command line, top to bottom.
+"""GPT-2 in NumPy: the model, its cache of keys and values, and generation, top to bottom.
 
 The functions are those of the tutorial "GPT in 60 Lines of NumPy"; their keyword names are the keys of the nested
-dict of weights, so `**params` and `**block` hand each function its own. Formulas follow OpenAI's model.py.
+dict of weights, so `**params` and `**block` hand each function its own. Formulas follow OpenAI's model.py. The same
+model without a cache and without anything for speed is on one page in reference.py: read that first.
 
 References:
 - Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2)
@@ -16,11 +17,12 @@ The letters of the shapes:
     n_head    attention heads                                 12
     d_head    n_embd / n_head, width of one head              64
     n_layer   transformer blocks                              12
-    n_seq     positions in this call; n_past before them are in the cache; n_k = n_past + n_seq
-    n_wanted  of these, the last ones whose output is wanted: all, unless nothing reads the others
+    n_seq     positions in this call
+    n_k       positions that these may look at: n_seq, and those before them in the cache
+    n_wanted  positions whose output is wanted: the last ones of n_seq, often all
     ...       any batch axes, or none
 
-Everything is float32: a Python float keeps an array float32, a NumPy float64 scalar would make it float64.
+Weights and activations are float32. A Python float keeps an array float32; a NumPy float64 scalar would not.
 """
 
 from __future__ import annotations
@@ -28,31 +30,32 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import cache
-from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from picogpt import sampling, utils
+from picogpt.arrays import Array, ArrayLike, Params
 from picogpt.errors import UserError
-from picogpt.commands import cli
 from picogpt.matmul import FEW_ROWS, matmul
-from picogpt.arrays import Array, Params
-from picogpt.encoder import Encoder
+from picogpt.sampling import GREEDY, Sampling
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
-# so that what lies between two products stays in the processor's cache
+# sizes of blocks, so that what lies between two products stays in the processor's cache; skip them at first reading
 QUERY_BLOCK = 96  # queries whose scores are computed at a time
-FEW_QUERIES = 8  # the same where these are few, so that BLAS takes its small kernels: see matmul.py
+FEW_QUERIES = 8  # the same where there are few queries, so that BLAS takes its small kernels: see matmul.py
 GELU_BLOCK = 32  # rows
 PREFILL_CHUNK = 1024  # tokens of a prompt that go through the model at a time
 
 
 def gelu(x: Array) -> Array:  # [...] -> [...]
-    """0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): Hendrycks and Gimpel 2016, in its tanh form."""
-    t = x * x  # in place from here on: one new array instead of eight
+    """0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): Hendrycks and Gimpel 2016, in its tanh form.
+
+    >>> gelu(np.array([[1, 2], [-2, 0.5]])).round(5)
+    array([[ 0.84119,  1.9546 ],
+           [-0.0454 ,  0.34571]])
+    """
+    x = np.asarray(x)
+    t = new_floats(x)
+    np.multiply(x, x, out=t)  # in place from here on: one new array instead of eight
     t *= 0.044715
     t += 1
     t *= x
@@ -65,10 +68,23 @@ def gelu(x: Array) -> Array:  # [...] -> [...]
 
 
 def softmax(x: Array, out: Array | None = None) -> Array:  # [..., n] -> [..., n]
-    x = np.subtract(x, x.max(axis=-1, keepdims=True), out=out)  # the largest is e^0, so nothing overflows
-    np.exp(x, out=x)
-    x /= total(x)
-    return x
+    """exp(x) / sum(exp(x)) over the last axis: probabilities. The result is put into `out` where that is given.
+
+    >>> softmax(np.array([[2, 100], [-5, 0]])).round(4)
+    array([[0.    , 1.    ],
+           [0.0067, 0.9933]])
+    """
+    x = np.asarray(x)
+    out = new_floats(x) if out is None else out
+    np.subtract(x, x.max(axis=-1, keepdims=True), out=out)  # the largest is e^0, so nothing overflows
+    np.exp(out, out=out)
+    out /= total(out)
+    return out
+
+
+def new_floats(x: Array) -> Array:  # [...] -> [...]
+    """A new array for results of x's shape: of x's floating-point type, or of float64 for integers."""
+    return np.empty(x.shape, np.result_type(x, np.float32))
 
 
 def total(x: Array) -> Array:  # [..., n] -> [..., 1]
@@ -103,29 +119,38 @@ def ffn(x: Array, c_fc: Params, c_proj: Params) -> Array:  # [..., n_seq, n_embd
 
 
 def attention(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
-    # [..., n_q, d_head], [..., n_k, d_head], [..., n_k, d_head] -> [..., n_q, d_head]
-    scores = matmul(q / math.sqrt(q.shape[-1]), k.swapaxes(-1, -2))  # [..., n_q, n_k]
-    if mask is not None:
-        scores[..., -mask.shape[-1] :] += mask  # of the last keys
-    return softmax(scores, out=scores) @ v
+    # [..., n_q, d_head], [..., n_k, d_head], [..., n_k, d_head], [..., n_q, n_k] -> [..., n_q, d_head]
+    scores = attention_scores(q, k)
+    return softmax(scores if mask is None else scores + mask) @ v
+
+
+def attention_scores(q: Array, k: Array) -> Array:  # [..., n_q, d_head], [..., n_k, d_head] -> [..., n_q, n_k]
+    return matmul(q / math.sqrt(q.shape[-1]), k.swapaxes(-1, -2))
 
 
 def causal_attention(q: Array, k: Array, v: Array) -> Array:
-    """Each position looks at itself and back. Blocks of queries look only at the keys up to their last one."""
-    n_seq, n_past = q.shape[-2], k.shape[-2] - q.shape[-2]
-    size = FEW_QUERIES if n_seq in FEW_ROWS else QUERY_BLOCK
+    # [..., n_q, d_head], [..., n_k, d_head], [..., n_k, d_head] -> [..., n_q, d_head]
+    """Attention in which the queries are those of the last positions, and each looks at itself and back.
+
+    Blocks of queries look only at the keys up to their last one, so the upper triangle is hardly computed.
+    """
+    n_q, n_past = q.shape[-2], k.shape[-2] - q.shape[-2]
+    size = FEW_QUERIES if n_q in FEW_ROWS else QUERY_BLOCK
     out = np.empty_like(q)
-    for start in range(0, n_seq, size):
-        end = min(start + size, n_seq)
-        block, past = (..., slice(start, end), slice(None)), (..., slice(n_past + end), slice(None))
-        out[block] = attention(q[block], k[past], v[past], causal_mask(end - start))
+    for start in range(0, n_q, size):
+        end = min(start + size, n_q)
+        scores = attention_scores(q[..., start:end, :], k[..., : n_past + end, :])  # [..., end - start, n_past + end]
+        scores[..., n_past + start :] += causal_mask(end - start)  # no other key lies in the future
+        out[..., start:end, :] = softmax(scores, out=scores) @ v[..., : n_past + end, :]
     return out
 
 
 @cache
 def causal_mask(n: int) -> Array:  # -> [n, n]
-    """0 where a position may look, at itself and back, -1e10 where not: the future."""
-    return np.triu(np.full((n, n), -1e10, np.float32), k=1)
+    """0 where a position may look, at itself and back, -1e10 where not: the future. Read-only, for it is shared."""
+    mask = np.triu(np.full((n, n), -1e10, np.float32), k=1)
+    mask.flags.writeable = False
+    return mask
 
 
 def mha(
@@ -139,16 +164,20 @@ def mha(
     q, k, v = np.moveaxis(qkv, (-3, -2), (0, -3))  # 3 x [..., n_head, n_seq, d_head]
     q = q[..., wanted, :]  # [..., n_head, n_wanted, d_head]
 
-    # look also at the positions before
+    # look at the positions before as well
     if kv_cache is not None:
         k, v = kv_cache.extend(layer, k, v)  # 2 x [..., n_head, n_k, d_head]
 
-    # each head attends on its own, all of them in one batched product; a single new position may look everywhere
-    n_wanted = q.shape[-2]
-    x = causal_attention(q, k, v) if n_wanted > 1 else attention(q, k, v, kv_cache.padding if kv_cache else None)
+    # each head attends on its own, all of them in one batched product
+    if kv_cache is not None and not kv_cache.is_even:
+        x = attention(q, k, v, kv_cache.mask(n_seq)[..., wanted, :])
+    elif q.shape[-2] > 1:
+        x = causal_attention(q, k, v)
+    else:
+        x = attention(q, k, v)  # a single new position may look everywhere
 
     # merge the heads, [..., n_head, n_wanted, d_head], and mix them
-    x = x.swapaxes(-2, -3).reshape(*batch, n_wanted, n_embd)
+    x = x.swapaxes(-2, -3).reshape(*batch, -1, n_embd)
     return linear(x, **c_proj)
 
 
@@ -168,11 +197,13 @@ def hidden_states(
 ) -> Array:  # [..., n_seq] -> [..., n_seq, n_embd], or [..., n_last, n_embd]  # fmt: skip
     """The model without its head. New positions follow those in the cache, which then holds these too.
 
-    With n_last, only so many positions at the end are wanted: the last block leaves out what only others would need.
+    With n_last, only the last n_last positions are wanted: the last block leaves out what only others would need.
+
+    Raises UserError where there is no token, or where a position is not among those that the model sees.
     """
     inputs = np.asarray(inputs)
-    n_past = 0 if kv_cache is None else kv_cache.length
-    positions = n_past + np.arange(inputs.shape[-1])
+    n_seq = inputs.shape[-1]
+    positions = np.arange(n_seq) if kv_cache is None else kv_cache.positions(n_seq)
     if positions.size == 0:
         raise UserError("expected one token or more, found none")
     if positions.max() >= len(wpe):
@@ -182,7 +213,7 @@ def hidden_states(
         wanted = slice(-n_last, None) if n_last and layer == len(blocks) - 1 else slice(None)
         x = transformer_block(x, **block, n_head=n_head, kv_cache=kv_cache, layer=layer, wanted=wanted)
     if kv_cache is not None:
-        kv_cache.length += inputs.shape[-1]
+        kv_cache.advance(n_seq)
     return layer_norm(x, **ln_f)
 
 
@@ -203,101 +234,187 @@ def logits(x: Array, wte: Array) -> Array:  # [..., n_embd] -> [..., n_vocab]
 
 
 class KVCache:
-    """The keys and values of every layer at the positions seen so far: `length` of at most `max_length`.
+    """The keys and values of every layer at the positions seen so far, of one sequence or of several rows.
 
-    They lie in one array [n_layer, 2, ..., n_head, max_length, d_head], allocated once, filled by `extend`.
+    array    [n_layer, 2, ..., n_head, max_length, d_head], allocated once; ... is nothing, or n_rows
+    lengths  [...], the number of positions seen by each row; rows may differ
+
+    A pass through the model calls `extend` once in each layer, then `advance`. `cache[i]` and `cache[i:j]` are rows of
+    the cache, in the same memory.
     """
 
-    padding: Array | None = None  # a mask for a single new position; batch.py has rows of unequal lengths
+    def __init__(self, n_layer: int, n_head: int, d_head: int, max_length: int, n_rows: int | None = None):
+        batch = () if n_rows is None else (n_rows,)
+        try:
+            self.array = np.zeros((n_layer, 2, *batch, n_head, max_length, d_head), np.float32)
+        except (MemoryError, ValueError):  # the latter for more than an address can count
+            raise UserError(
+                f"expected memory for the keys and values of {n_rows or 1} texts of {max_length} tokens, found too "
+                "little: ask for fewer texts at a time"
+            ) from None
+        self.lengths = np.zeros(batch, int)
 
-    def __init__(self, n_layer: int, n_head: int, d_head: int, max_length: int, batch: tuple[int, ...] = ()):
-        self.array = np.zeros((n_layer, 2, *batch, n_head, max_length, d_head), np.float32)
-        self.length = 0
+    def __getitem__(self, rows: int | slice) -> KVCache:
+        cache = KVCache.__new__(KVCache)
+        cache.array, cache.lengths = self.array[:, :, rows], self.lengths[rows, ...]
+        return cache
+
+    @property
+    def length(self) -> int:
+        """The number of positions that the longest row has seen."""
+        return int(self.lengths.max(initial=0)) if self.lengths.ndim else int(self.lengths)
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all rows have seen the same number of positions."""
+        return self.lengths.ndim == 0 or bool((self.lengths == self.lengths[:1]).all())
+
+    def positions(self, n_seq: int) -> Array:  # -> [..., n_seq]
+        """The positions of n_seq new tokens in each row."""
+        positions: Array = self.lengths[..., None] + np.arange(n_seq)
+        return positions
 
     def extend(self, layer: int, k: Array, v: Array) -> tuple[Array, Array]:
-        """Put k and v, [..., n_head, n_seq, d_head], behind the past; returns all of both, [..., n_head, n_k, d_head].
+        """Write k and v, [..., n_head, n_seq, d_head], after what each row has seen.
 
-        `length` stays until every layer has been extended: then the caller adds n_seq to it.
+        Returns all keys and all values so far, 2 x [..., n_head, n_k, d_head]. In a row that has seen less than the
+        longest one, what follows its end is padding, which `mask` hides.
         """
-        end = self.length + k.shape[-2]
         keys, values = self.array[layer]
-        if end > keys.shape[-2]:
-            raise UserError(f"the cache was made for {keys.shape[-2]} positions, found {end}: make a longer one")
-        keys[..., self.length : end, :] = k
-        values[..., self.length : end, :] = v
-        return keys[..., :end, :], values[..., :end, :]
+        n_seq, max_length = k.shape[-2], keys.shape[-2]
+        start = self.length
+        if start + n_seq > max_length:
+            raise UserError(f"the cache was made for {max_length} positions, found {start + n_seq}: make a longer one")
+        if self.is_even:
+            keys[..., start : start + n_seq, :] = k
+            values[..., start : start + n_seq, :] = v
+        else:
+            each_row, at = np.arange(len(k))[:, None], self.positions(n_seq)  # [n_rows, 1], [n_rows, n_seq]
+            keys[each_row, :, at] = k.swapaxes(-2, -3)
+            values[each_row, :, at] = v.swapaxes(-2, -3)
+        return keys[..., : start + n_seq, :], values[..., : start + n_seq, :]
 
-    def repeat(self, n: int) -> KVCache:
-        """A cache for n continuations of the one sequence in this one."""
+    def mask(self, n_seq: int) -> Array:  # -> [..., 1, n_seq, n_k]
+        """0 where each of n_seq new positions may look, at itself and back in its own row, -1e10 elsewhere."""
+        hidden = np.arange(self.length + n_seq) > self.positions(n_seq)[..., None]
+        return np.where(hidden, np.float32(-1e10), np.float32(0))[..., None, :, :]
+
+    def advance(self, n_seq: int) -> None:
+        """Count n_seq new positions, once every layer has been extended by them."""
+        self.lengths += n_seq
+
+    def truncate(self, length: ArrayLike) -> None:
+        """Forget the positions from `length` on, in every row, or from length[i] on in row i."""
+        np.minimum(self.lengths, length, out=self.lengths)
+
+    def repeat(self, n_rows: int) -> KVCache:
+        """A new cache with n_rows copies of the one sequence in this one."""
         n_layer, _, n_head, max_length, d_head = self.array.shape
-        copies = KVCache(n_layer, n_head, d_head, max_length, (n,))
+        copies = KVCache(n_layer, n_head, d_head, max_length, n_rows)
         copies.array[..., : self.length, :] = self.array[:, :, None, :, : self.length]
-        copies.length = self.length
+        copies.advance(self.length)
         return copies
+
+    def reorder(self, rows: ArrayLike) -> None:
+        """Let row i go on from what row rows[i] has seen, for every i. Only rows that change are copied.
+
+        >>> cache = KVCache(n_layer=1, n_head=1, d_head=2, max_length=4, n_rows=3)
+        >>> cache[2].advance(3)
+        >>> cache.reorder([2, 1, 2])
+        >>> cache.lengths.tolist()
+        [3, 0, 3]
+        """
+        rows = np.asarray(rows)
+        changed = np.flatnonzero(rows != np.arange(len(rows)))
+        end = int(self.lengths[rows].max(initial=0))
+        self.array[:, :, changed, :, :end] = self.array[:, :, rows[changed], :, :end]
+        self.lengths[changed] = self.lengths[rows[changed]]
+
+
+def new_cache(params: Params, n_head: int, max_length: int, n_rows: int | None = None) -> KVCache:
+    """An empty cache of a model, for one sequence or for n_rows of them."""
+    return KVCache(len(params["blocks"]), n_head, params["wte"].shape[1] // n_head, max_length, n_rows)
+
+
+def next_logits(
+    new: ArrayLike, params: Params, n_head: int, kv_cache: KVCache, n_last: int = 1
+) -> Array:  # [..., n_seq] -> [..., n_last, n_vocab]
+    """Take new tokens, a whole prompt or one of each row, into the cache; the logits after the last n_last of them."""
+    new = np.asarray(new)
+    with np.errstate(all="ignore"):  # numbers that are not finite are seen in the logits
+        while new.shape[-1] >= PREFILL_CHUNK + n_last:
+            hidden_states(new[..., :PREFILL_CHUNK], **params, n_head=n_head, kv_cache=kv_cache, n_last=1)
+            new = new[..., PREFILL_CHUNK:]
+        x = hidden_states(new, **params, n_head=n_head, kv_cache=kv_cache, n_last=n_last)[..., -n_last:, :]
+        return logits(x, params["wte"])
 
 
 def generate(
-    inputs: list[int], params: Params, n_head: int, n_tokens_to_generate: int, *,
-    temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, seed: int | None = None,
-    nsamples: int | None = None, stop_id: int | None = None,
+    inputs: ArrayLike, params: Params, n_head: int, n_tokens_to_generate: int, *,
+    sampling: Sampling = GREEDY, nsamples: int | None = None, stop_id: int | None = None,
 ) -> Iterator[Any]:  # fmt: skip
-    """Continue the token ids `inputs`, yielding each new id as soon as it is known.
+    """Continue the token ids `inputs`, [n_seq], yielding each new id as soon as it is known.
 
-    temperature 0 is greedy; above, ids are drawn (see sampling.py), the same ones for the same seed.
     With nsamples, that many continuations are made as one batch whose prompt is run once: each step yields a list of
     nsamples ids. The ids end before stop_id; in a batch, a row that has met stop_id yields stop_id until all have.
 
-    Raises UserError when a setting is out of range or prompt and new tokens are more than n_ctx.
+    Raises UserError when the prompt and the new tokens do not fit into n_ctx, and for ids that the model lacks.
+
+    >>> import picogpt
+    >>> model = picogpt.load("shakespeare")
+    >>> ids = model.encode("JULIET:")
+    >>> list(generate(ids, model.params, model.hparams["n_head"], 4))
+    [199, 55, 277, 421]
     """
-    check_request(inputs, params, n_tokens_to_generate, temperature, top_k, top_p)
-    kv_cache = new_cache(params, n_head, len(inputs) + n_tokens_to_generate)
-    rngs = sampling.new_rngs(seed, nsamples or 1, temperature)
-    new = prefill(inputs, params, n_head, kv_cache)  # [n_seq], then [1] or [nsamples, 1]
+    check_request(inputs, params, n_tokens_to_generate)
+    if nsamples is not None and nsamples < 1:
+        raise UserError(f"nsamples must be 1 or more, found {nsamples}")
+    return _generate(inputs, params, n_head, n_tokens_to_generate, sampling, nsamples, stop_id)
+
+
+def _generate(
+    inputs: ArrayLike, params: Params, n_head: int, n_tokens_to_generate: int, sampling: Sampling,
+    nsamples: int | None, stop_id: int | None,
+) -> Iterator[Any]:  # fmt: skip
+    kv_cache = new_cache(params, n_head, np.size(inputs) + n_tokens_to_generate)
+    rngs = sampling.rngs(nsamples or 1)
+    new = np.asarray(inputs)
     stopped = np.zeros(nsamples or (), bool)
     for step in range(n_tokens_to_generate):
-        x = hidden_states(new, **params, n_head=n_head, kv_cache=kv_cache, n_last=1)[..., -1, :]
-        if nsamples and step == 0:
-            x = np.repeat(x[None], nsamples, axis=0)  # [n_embd] -> [nsamples, n_embd]
+        at = next_logits(new, params, n_head, kv_cache)[..., -1, :]  # [n_vocab], or [nsamples, n_vocab]
+        if nsamples and step == 0:  # after the prompt, which all samples share
+            at = np.repeat(at[None], nsamples, axis=0)
             kv_cache = kv_cache.repeat(nsamples)
-        ids = sampling.next_ids(logits(x, params["wte"]), rngs, temperature, top_k, top_p)
+        ids = sampling.next_ids(at, rngs)
         if stop_id is not None:
             ids = np.where(stopped, stop_id, ids)
             stopped = ids == stop_id
             if stopped.all():
                 return
         yield ids.tolist()
-        new = ids[..., None]
+        new = ids[..., None]  # [1], or [nsamples, 1]
 
 
-def new_cache(params: Params, n_head: int, max_length: int) -> KVCache:
-    """An empty cache for one sequence of a model."""
-    return KVCache(len(params["blocks"]), n_head, params["wte"].shape[1] // n_head, max_length)
-
-
-def prefill(inputs: list[int], params: Params, n_head: int, kv_cache: KVCache) -> Array:
-    """Put a prompt into the cache, a chunk at a time, but for the last chunk, which is returned."""
-    *chunks, last = np.split(np.array(inputs), range(PREFILL_CHUNK, len(inputs), PREFILL_CHUNK))
-    for chunk in chunks:
-        hidden_states(chunk, **params, n_head=n_head, kv_cache=kv_cache, n_last=1)
-    return last
-
-
-def check_request(
-    inputs: list[int], params: Params, n_tokens_to_generate: int, temperature: float, top_k: int, top_p: float
-) -> None:
-    """Raises UserError where generate cannot do what it is asked for."""
-    sampling.check_sampling(temperature, top_k, top_p)
-    check_length(len(inputs), n_tokens_to_generate, len(params["wpe"]))
+def check_request(inputs: ArrayLike, params: Params, n_tokens_to_generate: int) -> None:
+    """Raises UserError where a prompt cannot be continued by so many tokens."""
+    try:
+        ids = np.asarray(inputs)
+    except ValueError:
+        ids = np.array([None])  # a list of lists, say
+    check_length(ids.size, n_tokens_to_generate, len(params["wpe"]))
     n_vocab = len(params["wte"])
-    if unknown := [token_id for token_id in inputs if not 0 <= token_id < n_vocab]:
-        raise UserError(f"expected ids from 0 to {n_vocab - 1}, found {unknown[0]}")
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise UserError(f"expected a list of token ids, found {inputs!r:.60}: encode text first")
+    if ((ids < 0) | (ids >= n_vocab)).any():
+        raise UserError(f"expected ids from 0 to {n_vocab - 1}, found {ids[(ids < 0) | (ids >= n_vocab)][0]}")
 
 
 def check_length(n_prompt: int, n_tokens_to_generate: int, n_ctx: int) -> None:
+    """Raises UserError where a prompt and what is to follow it do not fit into the model's n_ctx positions."""
     if n_prompt == 0:
         raise UserError("generation starts from one token or more, found none: give it a prompt")
-    if n_tokens_to_generate < 0:
-        raise UserError(f"n_tokens_to_generate must be 0 or more, found {n_tokens_to_generate}")
+    if not isinstance(n_tokens_to_generate, (int, np.integer)) or n_tokens_to_generate < 0:
+        raise UserError(f"n_tokens_to_generate must be a whole number, 0 or more, found {n_tokens_to_generate}")
     if n_prompt + n_tokens_to_generate > n_ctx:
         raise UserError(
             f"the model sees {n_ctx} tokens, found {n_prompt} in the prompt + {n_tokens_to_generate} to generate: "

@@ -1,4 +1,4 @@
-"""From logits to the next token id, as OpenAI's sample.py does it: temperature, then top-k, then top-p, then a draw.
+"""From logits to the next token id, as in OpenAI's sample.py: temperature, then top-k, then top-p, then a draw.
 
 Every function works on the last axis, n_vocab, and takes any leading axes; each row is treated on its own.
 """
@@ -7,41 +7,120 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 
-from picogpt.errors import UserError
 from picogpt.arrays import Array
+from picogpt.errors import UserError
+
+DROPPED = np.float32(-math.inf)  # the logit of a token that must not be drawn
 
 
-DROPPED = -math.inf  # the logit of a token that shall not be drawn
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float, np.integer, np.floating)) and math.isfinite(value)
 
 
-def check_sampling(temperature: float, top_k: int, top_p: float) -> None:
-    """Raises UserError where a setting is out of its range."""
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise UserError(f"temperature must be 0 (greedy) or more, found {temperature}: try 0.7")
-    if top_k < 0:
-        raise UserError(f"top_k must be 0 (all tokens) or more, found {top_k}: try 40")
-    if not 0 <= top_p <= 1:
-        raise UserError(f"top_p must lie between 0 and 1 (all tokens), found {top_p}: try 0.9")
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, (int, np.integer)) and value >= 0
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen: one object for all settings, checked when it is made.
+
+    temperature: 0 takes the likeliest token each time (greedy), 1 draws from the model's own distribution, values
+        between keep closer to the likeliest tokens; not given, 1 where top_k or top_p ask for a draw, else 0
+    top_k: draw only from the k likeliest tokens; 0 from all
+    top_p: draw only from the likeliest tokens that together have probability p; 1 from all
+    seed: the same seed gives the same text; not given, each run draws another
+
+    Raises UserError for a setting that is out of range.
+
+    >>> Sampling(top_k=40)
+    Sampling(temperature=1.0, top_k=40, top_p=1.0, seed=None)
+    >>> Sampling().greedy
+    True
+    >>> Sampling(temperature=0.7, top_p=3)
+    Traceback (most recent call last):
+    picogpt.errors.UserError: top_p must lie between 0 and 1 (all tokens), found 3: try 0.9
+    """
+
+    temperature: float | None = None
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.temperature is None:
+            object.__setattr__(self, "temperature", 0.0 if self.top_k == 0 and self.top_p == 1 else 1.0)
+        if not (_is_number(self.temperature) and self.temperature >= 0):
+            raise UserError(f"temperature must be 0 (greedy) or more, found {self.temperature}: try 0.7")
+        if not _is_whole(self.top_k):
+            raise UserError(f"top_k must be 0 (all tokens) or more, found {self.top_k}: try 40")
+        if not (_is_number(self.top_p) and 0 <= self.top_p <= 1):
+            raise UserError(f"top_p must lie between 0 and 1 (all tokens), found {self.top_p}: try 0.9")
+        if self.seed is not None and not _is_whole(self.seed):
+            raise UserError(f"seed must be a whole number, 0 or more, found {self.seed}: try 1")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether nothing is drawn."""
+        return self.temperature == 0
+
+    def rngs(self, n_rows: int) -> list[np.random.Generator]:
+        """Random numbers for each row of its own: those of a row are the same however many rows there are.
+
+        None where nothing is drawn: np.random is not even imported then.
+        """
+        if self.greedy:
+            return []
+        return [np.random.default_rng(child) for child in np.random.SeedSequence(self.seed).spawn(n_rows)]
+
+    def next_ids(self, logits: Array, rngs: Sequence[np.random.Generator]) -> Array:  # [..., n_vocab] -> [...]
+        """The next token of each row: the likeliest one, or one drawn from what the filters keep.
+
+        Raises UserError where the logits are not finite: the weights are not those of a model that was trained well.
+
+        >>> Sampling().next_ids(np.array([[0.0, 2.0, 1.0], [3.0, 2.0, 1.0]]), []).tolist()
+        [1, 0]
+        """
+        if not np.isfinite(logits.max(axis=-1)).all():
+            raise UserError(
+                "the model's logits are not finite numbers: its weights are damaged; look at them with "
+                "python -m picogpt.verify MODEL, or fetch the model again"
+            )
+        if self.greedy:
+            return np.asarray(np.argmax(logits, axis=-1))
+        logits = logits / max(self.temperature or 0.0, 1e-6)  # below, float32 could overflow
+        return draw(top_p_logits(top_k_logits(logits, self.top_k), self.top_p), rngs)
+
+
+GREEDY = Sampling()
 
 
 def top_k_logits(logits: Array, k: int) -> Array:  # [..., n_vocab] -> [..., n_vocab]
-    """Drop every logit below the k-th largest. Ties with it all stay; 0 drops nothing."""
+    """Drop every logit below the k-th largest. Ties with it all stay; 0 drops nothing.
+
+    >>> top_k_logits(np.float32([3, 1, 2]), 2)
+    array([  3., -inf,   2.], dtype=float32)
+    """
     if k == 0 or k >= logits.shape[-1]:
         return logits
     kth_largest = np.partition(logits, -k, axis=-1)[..., -k, None]
-    return np.where(logits < kth_largest, np.float32(DROPPED), logits)
+    return np.where(logits < kth_largest, DROPPED, logits)
 
 
 def top_p_logits(logits: Array, p: float) -> Array:  # [..., n_vocab] -> [..., n_vocab]
     """Drop the unlikely tail and keep a nucleus of probability p (Holtzman et al. 2019), as OpenAI's code does.
 
-    Going down from the most likely token, the last one kept is the last whose cumulative probability does not
-    exceed p: the token that crosses p is left out (other libraries keep it), and at least one stays. Ties with the
-    last one kept all stay; 1 drops nothing.
+    Going down from the likeliest token, the last one kept is the last whose cumulative probability is not above p:
+    the token that crosses p is left out (other libraries keep it), and at least one stays. Ties with the last one
+    kept all stay; 1 drops nothing.
+
+    >>> top_p_logits(np.log(np.float32([0.5, 0.125, 0.375])), 0.9).round(2)
+    array([-0.69,  -inf, -0.98], dtype=float32)
     """
     if p >= 1:
         return logits
@@ -49,17 +128,7 @@ def top_p_logits(logits: Array, p: float) -> Array:  # [..., n_vocab] -> [..., n
     weights = np.exp(descending - descending[..., :1])
     cumulative = np.cumsum(weights / weights.sum(axis=-1, keepdims=True), axis=-1)
     last_kept = np.maximum(np.sum(cumulative <= p, axis=-1, keepdims=True) - 1, 0)
-    return np.where(logits < np.take_along_axis(descending, last_kept, axis=-1), np.float32(DROPPED), logits)
-
-
-def new_rngs(seed: int | None, n_rows: int, temperature: float) -> list[np.random.Generator]:
-    """Random numbers for each row of its own: those of a row are the same however many rows there are.
-
-    None at temperature 0, which draws nothing: np.random is not even imported then.
-    """
-    if temperature == 0:
-        return []
-    return [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(n_rows)]
+    return np.where(logits < np.take_along_axis(descending, last_kept, axis=-1), DROPPED, logits)
 
 
 def draw(logits: Array, rngs: Sequence[np.random.Generator]) -> Array:  # [..., n_vocab] -> [...]
@@ -71,13 +140,3 @@ def draw(logits: Array, rngs: Sequence[np.random.Generator]) -> Array:  # [..., 
         for row, rng in zip(cumulative.reshape(-1, logits.shape[-1]), rngs, strict=True)
     ]
     return np.array(ids).reshape(logits.shape[:-1])
-
-
-def next_ids(
-    logits: Array, rngs: Sequence[np.random.Generator], temperature: float, top_k: int, top_p: float
-) -> Array:  # [..., n_vocab] -> [...]
-    """The next token of each row: the most likely one at temperature 0, else one drawn from what the filters keep."""
-    if temperature == 0:
-        return np.asarray(np.argmax(logits, axis=-1))
-    logits = logits / max(temperature, 1e-6)  # below, float32 could overflow
-    return draw(top_p_logits(top_k_logits(logits, top_k), top_p), rngs)

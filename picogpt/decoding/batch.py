@@ -1,135 +1,121 @@
-"""Many prompts of different lengths: `python -m picogpt.batch --input_file prompts.txt --output_file texts.jsonl`.
+"""Many prompts of different lengths, several at a time, one in each row of a batch.
 
-Several prompts are continued at a time, one in each row of a batch, so that the weights are read once for all of
-them. Each prompt is run alone, into its row of the cache, and every step then adds one token to each row; a row whose
-text is complete takes the next prompt at once. So nothing is spent on padding but in attention, where all rows look
-as far back as the longest.
+The weights are read once for all rows. Each prompt is run alone, into its row of the cache, and every step then adds
+one token to each row; a row whose text is complete takes the next prompt at once. So nothing is spent on padding except
+in attention, where all rows look as far back as the longest.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from picogpt import sampling, utils
-from picogpt.errors import UserError
-from picogpt.commands import cli
-from picogpt.gpt2 import KVCache, check_length, check_request, hidden_states, logits, prefill
-from picogpt.decoding.lookahead import too_close
 from picogpt.arrays import Array, Params
+from picogpt.decoding.lookahead import too_close
+from picogpt.errors import UserError
+from picogpt.gpt2 import KVCache, check_request, new_cache, next_logits
+from picogpt.sampling import GREEDY, Sampling
 
 
-
-class Rows(KVCache):
-    """A cache for rows of unequal lengths: `length` is [n_rows, 1], and every step adds one position to each row."""
-
-    length: Any
-
-    def __init__(self, capacity: int, n_layer: int, n_head: int, d_head: int, max_length: int):
-        super().__init__(n_layer, n_head, d_head, max_length, (capacity,))
-        self.length = np.zeros((0, 1), int)
-
-    def extend(self, layer: int, k: Array, v: Array) -> tuple[Array, Array]:
-        """Put k and v, [n_rows, n_head, 1, d_head], behind each row's past; behind the end of a row is padding."""
-        rows, ends = np.arange(len(k)), self.length[:, 0]
-        n_k = ends.max() + 1
-        keys, values = self.array[layer]
-        keys[rows, :, ends] = k[:, :, 0]
-        values[rows, :, ends] = v[:, :, 0]
-        if layer == 0:
-            is_padding = np.arange(n_k) > self.length  # [n_rows, n_k]
-            self.padding = np.where(is_padding, np.float32(-1e10), np.float32(0))[:, None, None]
-        return keys[: len(k), :, :n_k], values[: len(k), :, :n_k]
-
-    def add(self, prompt: list[int], params: Params, n_head: int) -> Array:
-        """Run a prompt into a row of its own, the last; returns the hidden state at its end, [n_embd]."""
-        row = len(self.length)
-        alone = self.alone(row, 0)
-        last = prefill(prompt, params, n_head, alone)
-        x = hidden_states(last, **params, n_head=n_head, kv_cache=alone, n_last=1)
-        self.length = np.append(self.length, [[alone.length]], axis=0)
-        end: Array = x[-1]
-        return end
-
-    def alone(self, row: int, length: int) -> KVCache:
-        """The first positions of a row as a cache of its own, in the same memory."""
-        cache = KVCache.__new__(KVCache)
-        cache.array, cache.length = self.array[:, :, row], length
-        return cache
-
-    def drop(self, row: int) -> None:
-        """Take a row out; the last one moves to its place."""
-        n_k = self.length[-1, 0]
-        self.array[:, :, row, :, :n_k] = self.array[:, :, len(self.length) - 1, :, :n_k]
-        self.length[row] = self.length[-1]
-        self.length = self.length[:-1]
-
-
+@dataclass
 class Text:
-    """A prompt and the ids generated for it, with random numbers of its own: the same as if it were alone."""
+    """A prompt that is being continued, with random numbers of its own: the same as if it were alone."""
 
-    def __init__(self, number: int, prompt: list[int], rngs: list[np.random.Generator]):
-        self.number = number
-        self.prompt = prompt
-        self.ids: list[int] = []
-        self.rngs = rngs
+    number: int
+    prompt: list[int]
+    n_left: int
+    rngs: list[np.random.Generator]
+    last: list[int] = field(default_factory=list)  # the newest token, which has not been through the model
 
 
 def generate(
-    prompts: Iterable[list[int]], params: Params, n_head: int, n_tokens_to_generate: int, *, batch_size: int = 16,
-    temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, seed: int | None = None, stop_id: int | None = None,
-) -> Iterator[tuple[int, list[int]]]:  # fmt: skip
-    """Continue every prompt by the ids that gpt2.generate would give it alone; yields (number, ids) as they get ready.
+    prompts: Sequence[list[int]], params: Params, n_head: int, n_tokens_to_generate: int, *,
+    batch_size: int = 16, sampling: Sampling = GREEDY, stop_id: int | None = None,
+) -> Iterator[tuple[int, int | None]]:  # fmt: skip
+    """Continue every prompt by the ids that gpt2.generate would give it alone.
 
-    Raises UserError as gpt2.generate does, when it comes to the prompt in question.
+    Yields (number of the prompt, id) for each new token as soon as it is known, and (number, None) where a text ends.
+
+    Raises UserError as gpt2.generate does, naming the prompt.
     """
-    wte, blocks = params["wte"], params["blocks"]
-    waiting = (Text(number, prompt, sampling.new_rngs(seed, 1, temperature)) for number, prompt in enumerate(prompts))
-    cache = Rows(batch_size, len(blocks), n_head, wte.shape[1] // n_head, len(params["wpe"]))
-    texts: list[Text] = []  # one for each row in use
+    if batch_size < 1:
+        raise UserError(f"batch_size must be 1 or more, found {batch_size}")
+    for number, prompt in enumerate(prompts):
+        try:
+            check_request(prompt, params, n_tokens_to_generate)
+        except UserError as error:
+            raise UserError(f"prompt {number}: {error}") from None
+    return _generate(prompts, params, n_head, n_tokens_to_generate, min(batch_size, len(prompts)), sampling, stop_id)
 
-    def completes(text: Text, at: Array) -> bool:
-        """Add the token that these logits choose, unless it is the stop token; whether that completes the text."""
-        token_id = int(sampling.next_ids(at, text.rngs, temperature, top_k, top_p))
+
+def _generate(
+    prompts: Sequence[list[int]], params: Params, n_head: int, n_tokens: int, n_rows: int, sampling: Sampling,
+    stop_id: int | None,
+) -> Iterator[tuple[int, int | None]]:  # fmt: skip
+    max_length = max(map(len, prompts), default=0) + n_tokens
+    kv_cache = new_cache(params, n_head, max_length, n_rows)
+    waiting = (Text(number, prompt, n_tokens, sampling.rngs(1)) for number, prompt in enumerate(prompts))
+    texts: list[Text] = []  # one for each row in use: the first ones of the cache
+
+    def choose(text: Text, at: Array) -> Iterator[tuple[int, int | None]]:
+        """Add the token that the logits `at` choose to a text, unless it is the stop token."""
+        token_id = int(sampling.next_ids(at, text.rngs))
+        text.n_left = 0 if token_id == stop_id else text.n_left - 1
+        text.last = [token_id]
         if token_id != stop_id:
-            text.ids.append(token_id)
-        return token_id == stop_id or len(text.ids) == n_tokens_to_generate
+            yield text.number, token_id
+        if not text.n_left:
+            yield text.number, None
 
     while True:
-        while len(texts) < batch_size and (text := next(waiting, None)):
-            check_request(text.prompt, params, n_tokens_to_generate, temperature, top_k, top_p)
-            if completes(text, logits(cache.add(text.prompt, params, n_head), wte)):
-                yield text.number, text.ids
-                cache.drop(-1)
+        while len(texts) < n_rows and (text := next(waiting, None)):
+            row = kv_cache[len(texts)]
+            row.truncate(0)
+            if n_tokens:
+                yield from choose(text, next_logits(text.prompt, params, n_head, row)[-1])
             else:
+                yield text.number, None
+            if text.n_left:
                 texts.append(text)
         if not texts:
             return
-        new = np.array([text.ids[-1:] for text in texts])  # [n_rows, 1]
-        x = hidden_states(new, **params, n_head=n_head, kv_cache=cache)[:, -1]
-        for row, at in reversed(list(enumerate(logits(x, wte)))):
-            if temperature == 0 and too_close(at):
-                alone = cache.alone(row, cache.length[row, 0] - 1)
-                at = logits(hidden_states(new[row], **params, n_head=n_head, kv_cache=alone)[-1], wte)
-            if completes(texts[row], at):
-                yield texts[row].number, texts[row].ids
+        in_use = kv_cache[: len(texts)]
+        at = next_logits([text.last for text in texts], params, n_head, in_use)[:, -1]  # [n_rows, n_vocab]
+        for row, text in enumerate(texts):
+            if sampling.greedy and too_close(at[row]):
+                yield from choose(text, decide_alone(text.last, params, n_head, kv_cache[row]))
+            else:
+                yield from choose(text, at[row])
+        for row in reversed(range(len(texts))):
+            if not texts[row].n_left:  # the last row in use moves to its place
+                kv_cache.reorder([*range(row), len(texts) - 1])
                 texts[row] = texts[-1]
                 texts.pop()
-                cache.drop(row)
 
 
-def in_order(numbered: Iterable[tuple[int, list[int]]]) -> Iterator[list[int]]:
-    """What comes numbered from 0 in any order, in order; what comes early is held back."""
-    early = {}
+def decide_alone(last: list[int], params: Params, n_head: int, row: KVCache) -> Array:  # -> [n_vocab]
+    """The logits after the newest token of a row, by a pass over it alone: in a batch, rounding differs."""
+    row.truncate(row.length - 1)
+    return next_logits(last, params, n_head, row)[-1]
+
+
+def in_order(events: Iterable[tuple[int, int | None]]) -> Iterator[list[int]]:
+    """The ids of each prompt, in the order of the prompts; a text that is complete early is held back.
+
+    >>> list(in_order([(1, 7), (0, 5), (1, None), (0, 6), (0, None)]))
+    [[5, 6], [7]]
+    """
+    ids: dict[int, list[int]] = {}
+    complete: set[int] = set()
     expected = 0
-    for number, ids in numbered:
-        early[number] = ids
-        while expected in early:
-            yield early.pop(expected)
+    for number, token_id in events:
+        text = ids.setdefault(number, [])
+        if token_id is not None:
+            text.append(token_id)
+            continue
+        complete.add(number)
+        while expected in complete:
+            yield ids.pop(expected)
             expected += 1

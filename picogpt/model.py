@@ -1,0 +1,201 @@
+"""What `picogpt.load` returns: a model's tokenizer, hyperparameters and weights, and what is done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property, partial
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from picogpt import gpt2, utils
+from picogpt.arrays import Array, ArrayLike, Params
+from picogpt.encoder import Encoder
+from picogpt.errors import UserError
+from picogpt.sampling import Sampling
+
+
+def load(model_size: str | Path = "124M", models_dir: str | Path | None = None) -> Model:
+    """A model by its name: 124M, 355M, 774M or 1558M, shakespeare (bundled), or the path of a directory.
+
+    OpenAI's models are downloaded and converted when they are used for the first time. They are kept in models_dir,
+    which is PICOGPT_MODELS_DIR or "models" where it is not given. Raises UserError where that fails.
+
+    >>> import picogpt
+    >>> model = picogpt.load("shakespeare")
+    >>> model
+    <picogpt.Model: 6 layers, 6 heads, width 192, 256 positions, 1024 tokens>
+    >>> model.generate("ROMEO:", n_tokens_to_generate=8)
+    '\\nI will not be the people.'
+    """
+    model = open_model(model_size, models_dir)
+    model.params  # noqa: B018 fetched and converted now, not when they are first used
+    return model
+
+
+def open_model(model_size: str | Path = "124M", models_dir: str | Path | None = None) -> Model:
+    """As `load`, but the weights are fetched and opened when they are first used: a prompt can be checked before."""
+    encoder, hparams = utils.load_encoder_and_hparams(model_size, models_dir)
+    return Model(encoder, hparams, partial(utils.load_params, model_size, models_dir, hparams))
+
+
+class Model:
+    """A GPT-2.
+
+    encoder  the tokenizer
+    hparams  {"n_vocab", "n_ctx", "n_embd", "n_head", "n_layer"}
+    params   the weights: nested dicts of arrays, as gpt2.gpt2 takes them
+
+    Wherever settings are taken, they are the fields of Sampling: temperature, top_k, top_p, seed. Without any, the
+    likeliest token is taken each time. A prompt is a text or a list of token ids; an empty one starts a new text.
+
+    The functions raise UserError when they are called for a setting that is out of range, and for a prompt that does
+    not fit into the model's positions together with the tokens to generate.
+    """
+
+    def __init__(self, encoder: Encoder, hparams: dict[str, int], params: Params | Callable[[], Params]):
+        self.encoder = encoder
+        self.hparams = hparams
+        self._params = params
+
+    def __repr__(self) -> str:
+        h = self.hparams
+        return (
+            f"<picogpt.Model: {h['n_layer']} layers, {h['n_head']} heads, width {h['n_embd']}, "
+            f"{h['n_ctx']} positions, {h['n_vocab']} tokens>"
+        )
+
+    @cached_property
+    def params(self) -> Params:
+        """The weights: read-only float32 arrays in nested dicts."""
+        return self._params() if callable(self._params) else self._params
+
+    def encode(self, text: str) -> list[int]:
+        """The token ids of a text.
+
+        >>> load("shakespeare").encode("To be, or not to be")
+        [384, 310, 11, 488, 297, 286, 310]
+        """
+        return self.encoder.encode(text)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of token ids; bytes that are no UTF-8 become U+FFFD.
+
+        >>> load("shakespeare").decode([384, 310])
+        'To be'
+        """
+        return self.encoder.decode(ids)
+
+    def logits(self, ids: ArrayLike) -> Array:  # [n_seq] -> [n_seq, n_vocab]
+        """The logits of the token after each position.
+
+        >>> model = load("shakespeare")
+        >>> at = model.logits(model.encode("ROMEO:"))
+        >>> at.shape, model.decode([at[-1].argmax()])
+        ((4, 1024), '\\n')
+        """
+        gpt2.check_request(ids, self.params, 0)
+        return gpt2.gpt2(ids, **self.params, n_head=self.hparams["n_head"])
+
+    def generate(self, prompt: str | Sequence[int], n_tokens_to_generate: int = 40, **settings: Any) -> str:
+        """The text that follows a prompt: n_tokens_to_generate tokens, or fewer where the model ends the text.
+
+        >>> load("shakespeare").generate("ROMEO:", n_tokens_to_generate=12, temperature=0.7, seed=1)
+        ''
+        """
+        return "".join(self.stream(prompt, n_tokens_to_generate, **settings))
+
+    def stream(self, prompt: str | Sequence[int], n_tokens_to_generate: int = 40, **settings: Any) -> Iterator[str]:
+        """As `generate`, in pieces that come as soon as they are known.
+
+        >>> for piece in load("shakespeare").stream("ROMEO:", 3):
+        ...     print(repr(piece))
+        """
+        return self.encoder.decode_stream(self.generate_ids(prompt, n_tokens_to_generate, **settings))
+
+    def samples(
+        self, prompt: str | Sequence[int], nsamples: int, n_tokens_to_generate: int = 40, **settings: Any
+    ) -> list[str]:
+        """Several texts that follow one prompt, generated as one batch.
+
+        >>> load("shakespeare").samples("ROMEO:", 2, n_tokens_to_generate=5, temperature=1, seed=1)
+        []
+        """
+        return self.decode_samples(self.sample_ids(prompt, nsamples, n_tokens_to_generate, **settings), nsamples)
+
+    def generate_many(
+        self, prompts: Sequence[str | Sequence[int]], n_tokens_to_generate: int = 40, *, batch_size: int = 16,
+        **settings: Any,
+    ) -> Iterator[str]:  # fmt: skip
+        """The text that follows each of many prompts, in their order: what `generate` would return for it alone.
+
+        >>> list(load("shakespeare").generate_many(["ROMEO:", "To be, or not"], n_tokens_to_generate=5))
+        []
+        """
+        from picogpt.decoding.batch import in_order
+
+        return map(self.decode, in_order(self.batch_ids(prompts, n_tokens_to_generate, batch_size, **settings)))
+
+    def generate_ids(
+        self, prompt: str | Sequence[int], n_tokens_to_generate: int = 40, *,
+        lookahead: bool = True, draft: Model | None = None, **settings: Any,
+    ) -> Iterator[int]:  # fmt: skip
+        """The token ids that follow a prompt, each as soon as it is known.
+
+        lookahead: guess the next tokens where the text repeats itself, and verify them: the same ids, sooner
+        draft: a smaller model with the same vocabulary, which guesses instead
+        """
+        from picogpt.decoding import lookahead as ahead
+
+        sampling, ids = Sampling(**settings), self.prompt_ids(prompt, n_tokens_to_generate, draft)
+        request = ids, self.params, self.hparams["n_head"], n_tokens_to_generate
+        stop_id = self.encoder.end_of_text
+        if draft is not None:
+            max_length = len(ids) + n_tokens_to_generate
+            guesser = ahead.DraftModel(ids, draft.params, draft.hparams["n_head"], max_length)
+            return ahead.generate(*request, sampling=sampling, stop_id=stop_id, guesser=guesser)
+        return (ahead if lookahead else gpt2).generate(*request, sampling=sampling, stop_id=stop_id)
+
+    def sample_ids(
+        self, prompt: str | Sequence[int], nsamples: int, n_tokens_to_generate: int = 40, **settings: Any
+    ) -> Iterator[list[int]]:
+        """For each step the next id of each of nsamples texts; a text that has ended repeats the end-of-text token."""
+        sampling, ids = Sampling(**settings), self.prompt_ids(prompt, n_tokens_to_generate)
+        return gpt2.generate(
+            ids, self.params, self.hparams["n_head"], n_tokens_to_generate,
+            sampling=sampling, nsamples=nsamples, stop_id=self.encoder.end_of_text,
+        )  # fmt: skip
+
+    def batch_ids(
+        self, prompts: Sequence[str | Sequence[int]], n_tokens_to_generate: int = 40, batch_size: int = 16,
+        **settings: Any,
+    ) -> Iterator[tuple[int, int | None]]:  # fmt: skip
+        """(number of the prompt, next id) for each new token, (number, None) where a text ends: see decoding/batch.py."""
+        from picogpt.decoding import batch
+
+        sampling, inputs = Sampling(**settings), [self.prompt_ids(p, n_tokens_to_generate) for p in prompts]
+        return batch.generate(
+            inputs, self.params, self.hparams["n_head"], n_tokens_to_generate,
+            batch_size=batch_size, sampling=sampling, stop_id=self.encoder.end_of_text,
+        )  # fmt: skip
+
+    def decode_samples(self, steps: Iterable[list[int]], nsamples: int) -> list[str]:
+        """The texts of what `sample_ids` yields."""
+        columns, end = list(steps), self.encoder.end_of_text
+        rows = ([ids[row] for ids in columns] for row in range(nsamples))
+        return [self.decode(takewhile(lambda token_id: token_id != end, row)) for row in rows]
+
+    def prompt_ids(
+        self, prompt: str | Sequence[int], n_tokens_to_generate: int, draft: Model | None = None
+    ) -> list[int]:
+        """The ids that generation starts from. Raises UserError where they and what follows them do not fit.
+
+        Weights are not needed for this, so a prompt can be refused before they are fetched.
+        """
+        if draft is not None and draft.encoder.encoder != self.encoder.encoder:
+            raise UserError(f"draft: expected a model with the same vocabulary, found {draft!r}, which has another")
+        ids = self.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        ids = ids or self.encoder.start_of_text()
+        for model in (self, draft) if draft is not None else (self,):
+            gpt2.check_length(len(ids), n_tokens_to_generate, model.hparams["n_ctx"])
+        return ids
