@@ -1,49 +1,71 @@
-"""`x @ w` as fast as NumPy can do it for any number of rows: one, a few, many.
+"""`x @ w` as fast as NumPy can do it for any number of rows: one, a few, many. Skip this file at the first reading.
 
-One row is a matrix times a vector, which takes as long as reading w from memory. Many rows are a large product, at
-which BLAS is best. In between, for a handful of rows (samples of one prompt, guessed tokens to verify), the large
-product's preparations cost two to three times as much as reading w. There, BLAS has kernels without preparations
-that it takes for small products only; so w is cut into pieces small enough for them, and since they use one core,
-each core gets its share of the pieces. The products of attention with a few queries are cut for the same reason.
+The product is that of `x @ w`, up to rounding. What differs is only how long it takes.
+
+- One row: a matrix times a vector takes as long as reading w from memory, and NumPy is good at it.
+- Many rows: a large product, which BLAS, the library that NumPy calls, does best.
+- A few rows (samples of one prompt, guessed tokens to verify): BLAS first rearranges the matrices as for a large
+  product, which takes two to three times as long as reading w. For small products it has kernels that do without.
+  So w is cut into pieces that are small enough for these kernels. Each of them runs on one core, so the pieces are
+  shared out among threads, one for each core. The scores of a few queries are cut into pieces for the same reason.
 """
 
 from __future__ import annotations
 
 import os
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+
 from picogpt.arrays import Array
 
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
-
 FEW_ROWS = range(2, 33)
-SMALL_MATRIX = 1 << 19  # elements: below, handing work to another thread takes longer than the work
+SMALL_MATRIX = 1 << 19  # elements of w; below, it takes longer to hand work to another thread than to do it
 
-# Of a piece, at most. OpenBLAS does a product of up to 2^18 multiplications on one core; a larger one may wake its own
-# threads, which then wait for more for a tenth of a second, on a core that is ours. Its small kernels take up to 10^6
-# multiplications and, where columns are read, 1200 outputs (sgemm_small_kernel_permit_skylakex.c).
+# The limits of a piece. OpenBLAS computes up to 2^18 multiplications on one core. For more it may wake its own threads,
+# and these then keep a core busy for a tenth of a second, waiting for work. Its small kernels take up to 10^6
+# multiplications and, where the columns of w are contiguous, 1200 outputs (sgemm_small_kernel_permit_skylakex.c).
 MULTIPLICATIONS = 1 << 18
 OUTPUTS = 1200
 
 
 def matmul(x: Array, w: Array) -> Array:  # [..., n_rows, n_in], [..., n_in, n_out] -> [..., n_rows, n_out]
-    """`x @ w`, of one dtype. x has all of w's batch axes; w may have none."""
-    n_rows, n_in = x.shape[-2:]
-    if n_rows not in FEW_ROWS or w.strides[-2] != w.itemsize:
+    """`x @ w`, faster where x has a few rows and w is in Fortran order: each column in one stretch of memory.
+
+    >>> x, w = np.ones((2, 3), np.float32), np.asfortranarray(np.ones((3, 4), np.float32))
+    >>> matmul(x, w)
+    array([[3., 3., 3., 3.],
+           [3., 3., 3., 3.]], dtype=float32)
+    """
+    if not gains_from_pieces(x, w):
         return x @ w
-    n_out = w.shape[-1]
+    n_rows, (n_in, n_out) = x.shape[-2], w.shape[-2:]
     width = max(min(MULTIPLICATIONS // (n_rows * n_in), OUTPUTS // n_rows) // 4 * 4, 4)  # columns of w in a piece
-    out = np.empty((*x.shape[:-1], n_out), x.dtype)
     share = -(-n_out // (n_cores() * width)) * width if w.size >= SMALL_MATRIX else n_out  # columns of w for a core
     shares = [(..., slice(start, start + share)) for start in range(0, n_out, share)]
-    others = [workers().submit(_in_pieces, x, w[cut], width, out[cut]) for cut in shares[1:]]
+    out = np.empty((*x.shape[:-1], n_out), x.dtype)
+    try:
+        others = [_threads().submit(_in_pieces, x, w[cut], width, out[cut]) for cut in shares[1:]]
+    except RuntimeError:  # no new threads: the system has no more, or the interpreter is shutting down
+        return x @ w
     _in_pieces(x, w[shares[0]], width, out[shares[0]])
     for other in others:
         other.result()
     return out
+
+
+def gains_from_pieces(x: Array, w: Array) -> bool:
+    """Whether x has a few rows and w is in Fortran order, both float32 and with nothing to broadcast but a single w."""
+    return (
+        x.ndim > 1
+        and x.shape[-2] in FEW_ROWS
+        and w.ndim > 1
+        and w.strides[-2] == w.itemsize
+        and w.size > 0
+        and x.dtype == w.dtype == np.float32
+        and (w.ndim == 2 or w.shape[:-2] == x.shape[:-2])
+    )
 
 
 def _in_pieces(x: Array, w: Array, width: int, out: Array) -> None:
@@ -58,11 +80,17 @@ def _in_pieces(x: Array, w: Array, width: int, out: Array) -> None:
 
 @cache
 def n_cores() -> int:
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache
-def workers() -> ThreadPoolExecutor:
+def _threads() -> Any:
+    """A ThreadPoolExecutor with a thread for each other core, kept: waking a thread is quicker than starting one."""
     from concurrent.futures import ThreadPoolExecutor
 
     return ThreadPoolExecutor(max(n_cores() - 1, 1), thread_name_prefix="matmul")
+
+
+if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's threads and must start its own
+    os.register_at_fork(after_in_child=_threads.cache_clear)

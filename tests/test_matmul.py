@@ -1,14 +1,32 @@
-"""Products of a few rows, in pieces and on all cores, are those of plain NumPy."""
+"""Products of a few rows, in pieces and on all cores, are those of plain NumPy: in every process and every thread."""
+
+import subprocess
+import sys
+import typing
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
 import numpy as np
 import pytest
 
 from picogpt import matmul as module
-from picogpt.matmul import FEW_ROWS, matmul
+from picogpt.matmul import FEW_ROWS, gains_from_pieces, matmul
+from tests.helpers import ROOT
 
 
 def random_array(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def fortran(*shape, seed=1):
+    return np.asfortranarray(random_array(*shape, seed=seed))
+
+
+def assert_same_product(x, w):
+    """NumPy's values, in its type and shape, or NumPy's error."""
+    ours, theirs = matmul(x, w), x @ w
+    assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3])
@@ -16,11 +34,9 @@ def random_array(*shape, seed=0):
 @pytest.mark.parametrize(("n_in", "n_out"), [(768, 768), (300, 1999), (1024, 513), (16, 40_007), (6400, 102)])
 def test_every_shape_is_as_numpy_has_it(monkeypatch, cores, n_rows, n_in, n_out):
     monkeypatch.setattr(module, "n_cores", lambda: cores)
-    x, w = random_array(n_rows, n_in), np.asfortranarray(random_array(n_in, n_out, seed=1))
-    product = matmul(x, w)
-    assert (product.dtype, product.shape) == (np.float32, (n_rows, n_out))
-    assert product.flags.c_contiguous
-    np.testing.assert_allclose(product, x @ w, rtol=1e-4, atol=1e-4)
+    x, w = random_array(n_rows, n_in), fortran(n_in, n_out)
+    assert_same_product(x, w)
+    assert matmul(x, w).flags.c_contiguous
 
 
 def test_every_piece_is_computed_once(monkeypatch):
@@ -32,15 +48,37 @@ def test_every_piece_is_computed_once(monkeypatch):
     np.testing.assert_array_equal(matmul(x, w), np.repeat(np.arange(5003, dtype=np.float32)[None], 5, axis=0))
 
 
+@pytest.mark.parametrize("n_rows", [2, 32])
+def test_pieces_are_small_and_shared_out_among_the_cores(monkeypatch, n_rows):
+    """What makes it fast: no piece larger than BLAS's small kernels take, and an equal share for each core."""
+    shares, in_pieces = [], module._in_pieces
+    monkeypatch.setattr(module, "n_cores", lambda: 3)
+    monkeypatch.setattr(
+        module, "_in_pieces", lambda x, w, *rest: shares.append((w.shape, rest[0])) or in_pieces(x, w, *rest)
+    )
+    matmul(random_array(n_rows, 1024), fortran(1024, 3000))
+    assert [n_in for (n_in, _), _ in shares] == [1024] * 3
+    widths = {width for _, width in shares}
+    assert len(widths) == 1
+    (width,) = widths
+    assert 4 <= width <= min(2**18 // (n_rows * 1024), 1200 // n_rows)
+    columns = [n_out for (_, n_out), _ in shares]
+    assert sum(columns) == 3000
+    assert max(columns) - min(columns) < 3 * width
+
+    shares.clear()
+    matmul(random_array(n_rows, 64), fortran(64, 100))  # too small to hand on
+    assert [shape for shape, _ in shares] == [(64, 100)]
+
+
 def test_the_head_and_matrices_of_any_order_are_taken():
     x = random_array(4, 768)
     for w in (random_array(5000, 768).T, random_array(768, 5000), random_array(768, 10_000)[:, ::2]):
-        np.testing.assert_allclose(matmul(x, w), x @ w, rtol=1e-4, atol=1e-4)
+        assert_same_product(x, w)
 
 
 def test_strided_rows_are_taken():
-    x, w = random_array(3, 8, 768)[:, 2], np.asfortranarray(random_array(768, 1000))
-    np.testing.assert_allclose(matmul(x, w), x @ w, rtol=1e-4, atol=1e-4)
+    assert_same_product(random_array(3, 8, 768)[:, 2], fortran(768, 1000))
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3])
@@ -50,5 +88,184 @@ def test_a_batch_of_heads_is_as_numpy_has_it(monkeypatch, cores, n_rows, n_keys)
     """The keys are a part of a longer cache, so a head does not begin where the one before it ends."""
     monkeypatch.setattr(module, "n_cores", lambda: cores)
     q, cache = random_array(2, 12, n_rows, 64), random_array(2, 12, 1024, 64, seed=1)
-    keys = cache[..., :n_keys, :].swapaxes(-1, -2)
-    np.testing.assert_allclose(matmul(q, keys), q @ keys, rtol=1e-4, atol=1e-4)
+    assert_same_product(q, cache[..., :n_keys, :].swapaxes(-1, -2))
+
+
+ROWS = [1, 2, 32, 33]
+
+
+@pytest.mark.parametrize(
+    "types", list(product(["f4", ">f4", "f8", "f2", "i8", "i1", "?", "c8"], repeat=2)), ids="-".join
+)
+def test_the_type_of_a_product_does_not_depend_on_its_rows(types):
+    """float32 by float64 in Fortran order was float32 for 2 to 32 rows, else float64."""
+    of_x, of_w = types
+    for n_rows in ROWS:
+        x, w = np.ones((n_rows, 6), of_x), np.ones((6, 5), of_w, order="F")
+        assert_same_product(x, w)
+
+
+@pytest.mark.parametrize("n_rows", ROWS)
+@pytest.mark.parametrize(
+    ("of_x", "of_w"),
+    [
+        ((), ()),
+        ((2,), ()),
+        ((2, 3), (3,)),
+        ((3,), (2, 3)),
+        ((2, 1), (2, 3)),
+        ((1,), (2,)),
+        ((), (2,)),
+        ((2, 3), (2, 3)),
+    ],
+)
+def test_what_broadcasts_is_broadcast_whatever_the_rows(n_rows, of_x, of_w):
+    w = random_array(*of_w, 5, 6, seed=1).swapaxes(-1, -2)
+    assert_same_product(random_array(*of_x, n_rows, 6), w)
+
+
+@pytest.mark.parametrize("n_rows", [0, *ROWS])
+@pytest.mark.parametrize(("n_in", "n_out"), [(0, 5), (6, 0), (0, 0), (1, 1), (6, 1), (1, 5)])
+def test_empty_and_thin_matrices_are_taken(n_rows, n_in, n_out):
+    assert_same_product(random_array(n_rows, n_in), fortran(n_in, n_out))
+
+
+def test_vectors_are_taken():
+    x, w = random_array(6), fortran(6, 5)
+    assert_same_product(x, w)
+    assert_same_product(x, x)
+    assert_same_product(w.T, x)
+
+
+@pytest.mark.parametrize("n_rows", ROWS)
+def test_what_does_not_fit_is_refused_whatever_the_rows(n_rows):
+    with pytest.raises(ValueError, match="matmul"):
+        matmul(random_array(n_rows, 5), fortran(6, 5))
+
+
+def test_pieces_are_for_a_few_rows_of_float32_and_matrices_in_fortran_order():
+    x, w = random_array(8, 64), fortran(64, 100)
+    assert gains_from_pieces(x, w)
+    assert gains_from_pieces(x[:2], w)
+    assert gains_from_pieces(np.tile(x, (4, 1)), w)
+    assert gains_from_pieces(np.stack([x, x]), w)
+    assert gains_from_pieces(np.stack([x, x]), np.stack([w.T, w.T]).swapaxes(-1, -2))
+    for other, matrix in ((x[:1], w), (np.tile(x, (5, 1)), w), (x, w.copy("C")), (x.astype("f8"), w.astype("f8", "F"))):
+        assert not gains_from_pieces(other, matrix)
+
+
+# threads and processes
+
+
+PRODUCT = """
+import os, signal, sys
+import numpy as np
+from picogpt import matmul as module
+module.n_cores = lambda: 3
+x, w = np.ones((8, 1024), np.float32), np.ones((1024, 2000), np.float32, order="F")
+
+def is_right():
+    return bool((module.matmul(x, w) == 1024).all())
+
+def in_a_child(function):  # its exit status: 0 is right; the signal that ends it where it hangs
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(0 if function() else 1)
+    return os.waitpid(child, 0)[1]
+"""
+
+
+def run_python(program):
+    command = [sys.executable, "-c", PRODUCT + program]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.split()
+
+
+needs_fork = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
+
+
+@needs_fork
+def test_a_forked_child_computes_a_product():
+    """The child has none of its parent's threads: it hung, waiting for them."""
+    assert run_python("print(is_right(), in_a_child(is_right), is_right())") == ["True", "0", "True"]
+
+
+@needs_fork
+def test_children_of_children_compute_products():
+    program = """
+def family(generations):
+    return is_right() and (generations == 0 or in_a_child(lambda: family(generations - 1)) == 0)
+
+print(in_a_child(lambda: family(2)))
+"""
+    assert run_python(program) == ["0"]
+
+
+def test_products_after_the_interpreter_has_begun_to_shut_down():
+    """Then no thread can be started, nor any work given to one."""
+    program = """
+import atexit
+atexit.register(lambda: print("second", is_right(), flush=True))
+atexit.register(lambda: print("first", is_right(), flush=True))
+if len(sys.argv) == 1:
+    print("before", is_right(), flush=True)
+"""
+    assert run_python(program) == ["before", "True", "first", "True", "second", "True"]
+    without_threads = program.replace("if len(sys.argv) == 1:", "if False:")
+    assert run_python(without_threads) == ["first", "True", "second", "True"]
+
+
+def test_products_where_the_system_gives_no_threads(monkeypatch):
+    """A piece that stays in the queue of a thread to come must not write into the result later on."""
+
+    class Full:
+        submitted: typing.ClassVar[list] = []
+
+        def submit(self, *task):
+            self.submitted.append(task)
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(module, "n_cores", lambda: 3)
+    monkeypatch.setattr(module, "_threads", Full)
+    x, w = random_array(8, 1024), fortran(1024, 2000)
+    y = matmul(x, w)
+    np.testing.assert_allclose(y, x @ w, rtol=1e-4, atol=1e-4)
+    y[:] = 0
+    for function, *arguments in Full.submitted:
+        function(*arguments)
+    assert Full.submitted
+    assert not y.any()
+
+
+def test_products_in_several_threads_at_once(monkeypatch):
+    monkeypatch.setattr(module, "n_cores", lambda: 3)
+    module._threads.cache_clear()  # so that all of them ask for the threads at once
+    w = fortran(1024, 2000)
+    xs = [random_array(8, 1024, seed=seed) for seed in range(24)]
+    with ThreadPoolExecutor(8) as several:
+        for x, y in zip(xs, several.map(lambda x: matmul(x, w), xs, timeout=60), strict=True):
+            np.testing.assert_allclose(y, x @ w, rtol=1e-4, atol=1e-4)
+
+
+def test_an_error_in_another_thread_is_raised(monkeypatch):
+    in_pieces = module._in_pieces
+
+    def fail_in_the_last(x, w, width, out):
+        if w[0, -1] == 7:
+            raise MemoryError
+        in_pieces(x, w, width, out)
+
+    monkeypatch.setattr(module, "n_cores", lambda: 3)
+    monkeypatch.setattr(module, "_in_pieces", fail_in_the_last)
+    w = fortran(1024, 2000)
+    w[0, -1] = 7
+    with pytest.raises(MemoryError):
+        matmul(random_array(8, 1024), w)
+
+
+def test_types_can_be_read_at_run_time():
+    for function in vars(module).values():
+        if getattr(function, "__module__", None) == module.__name__:
+            assert "return" in typing.get_type_hints(function)
