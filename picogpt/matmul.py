@@ -46,7 +46,7 @@ def matmul(x: Array, w: Array) -> Array:  # [..., n_rows, n_in], [..., n_in, n_o
     shares = [(..., slice(start, start + share)) for start in range(0, n_out, share)]
     out = np.empty((*x.shape[:-1], n_out), x.dtype)
     try:
-        others = [_threads().submit(_in_pieces, x, w[cut], width, out[cut]) for cut in shares[1:]]
+        others = [_threads().submit(_in_thread, np.geterr(), x, w[cut], width, out[cut]) for cut in shares[1:]]
     except RuntimeError:  # no new threads: the system has no more, or the interpreter is shutting down
         return x @ w
     _in_pieces(x, w[shares[0]], width, out[shares[0]])
@@ -76,6 +76,11 @@ def _in_pieces(x: Array, w: Array, width: int, out: Array) -> None:
     np.matmul(x[..., None, :, :], pieces.swapaxes(-2, -3), out=outs.swapaxes(-2, -3))
     if n_left:
         np.matmul(x, w[..., -n_left:], out=out[..., -n_left:])
+
+
+def _in_thread(errors: Any, x: Array, w: Array, width: int, out: Array) -> None:
+    with np.errstate(**errors):  # what np.errstate says of overflow and the like holds for one thread only
+        _in_pieces(x, w, width, out)
 
 
 @cache

@@ -265,6 +265,16 @@ def test_an_error_in_another_thread_is_raised(monkeypatch):
         matmul(random_array(8, 1024), w)
 
 
+def test_the_callers_errstate_holds_in_every_thread(monkeypatch):
+    monkeypatch.setattr(module, "n_cores", lambda: 3)
+    x, w = np.zeros((8, 1024), np.float32), fortran(1024, 2000)
+    w[0, -1] = np.inf  # in the share of another thread: 0 * inf is invalid
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(matmul(x, w)[:, -1]).all()
+    with np.errstate(invalid="raise"), pytest.raises(FloatingPointError):
+        matmul(x, w)
+
+
 def test_types_can_be_read_at_run_time():
     for function in vars(module).values():
         if getattr(function, "__module__", None) == module.__name__:
