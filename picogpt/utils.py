@@ -124,7 +124,7 @@ def _fetch_checkpoint(model_size: str, model_dir: Path, hparams: dict[str, int])
     """Only for whoever holds the model's lock."""
     missing = openai.missing(model_dir, openai.CHECKPOINT_FILES)
     to_fetch = sum(openai.known(model_size, name).size or 1 << 20 for name in missing)
-    there = sum(path.stat().st_size for path in model_dir.glob("*.part"))
+    there = sum(path.lstat().st_size for path in model_dir.glob("*.part"))
     converted = store.n_bytes(hparams)
     purpose = f"{files.size(to_fetch - there)} to fetch, {files.size(converted)} converted"
     files.check_space(model_dir, to_fetch - there + converted, purpose)
@@ -137,7 +137,8 @@ def _fetch(model_size: str, model_dir: Path, names: list[str]) -> None:
         from picogpt.weights import download  # and with it requests, which a model that is there does not need
 
         url = f"{download.weights_url()}/{model_size}"
-        download.fetch_all(url, names, model_dir, lambda name: openai.known(model_size, name))
+        looks = {"hparams.json": read_hparams}
+        download.fetch_all(url, names, model_dir, lambda name: openai.known(model_size, name), looks)
 
 
 def _convert(model_size: str, model_dir: Path, home: Path, hparams: dict[str, int]) -> None:
