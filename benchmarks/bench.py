@@ -16,8 +16,9 @@ import numpy as np
 from benchmarks.measure import in_rows, in_turns, looping_prompt, machine, make_model, spread
 from picogpt import gpt2
 from picogpt.decoding import lookahead
-from picogpt.weights import store, openai
 from picogpt.matmul import matmul
+from picogpt.sampling import GREEDY, Sampling
+from picogpt.weights import openai, store
 
 if TYPE_CHECKING:
     from picogpt.arrays import Array, Params
@@ -29,7 +30,7 @@ STEPS = 16  # tokens timed at a time when decoding
 
 
 def matrices(params: Params) -> Iterator[Array]:
-    """Every matrix that a hidden state is multiplied by, but for the head."""
+    """Every matrix that a hidden state is multiplied by, except the head."""
     for block in params["blocks"]:
         for part, name in (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj")):
             yield block[part][name]["w"]
@@ -75,7 +76,7 @@ def random_ids(*shape: int) -> Array:
 
 
 def decode(params: Params, n_prompt: int, nsamples: int | None = None) -> Callable[[], float]:
-    """Seconds per step of generation behind a prompt that is already in the cache."""
+    """Seconds per step of generation after a prompt that is already in the cache."""
 
     def run() -> float:
         ids = gpt2.generate(random_ids(n_prompt).tolist(), params, N_HEAD, STEPS + 1, nsamples=nsamples)
@@ -100,7 +101,7 @@ def one_pass(params: Params, n_prompt: int, n_last: int | None) -> Callable[[], 
     ids = random_ids(n_prompt)
 
     def run() -> None:
-        kv_cache.length = 0
+        kv_cache.truncate(0)
         x = gpt2.hidden_states(ids, **params, n_head=N_HEAD, kv_cache=kv_cache, n_last=n_last)
         gpt2.logits(x[-1:], params["wte"])
 
@@ -108,12 +109,12 @@ def one_pass(params: Params, n_prompt: int, n_last: int | None) -> Callable[[], 
 
 
 def text(
-    generate: Callable[..., Iterator[int]], prompt: list[int], params: Params, settings: dict
+    generate: Callable[..., Iterator[int]], prompt: list[int], params: Params, sampling: Sampling
 ) -> Callable[[], float]:
-    """Seconds per token of 200, but for the first."""
+    """Seconds per token, of the 200 after the first."""
 
     def run() -> float:
-        ids = generate(prompt, params, N_HEAD, 201, **settings)
+        ids = generate(prompt, params, N_HEAD, 201, sampling=sampling)
         next(ids)
         return seconds_each(ids)
 
@@ -193,10 +194,10 @@ def main() -> None:
         }
         report(f"prefill: {n_prompt} tokens", in_turns(contestants, ROUNDS), dict.fromkeys(contestants, n_prompt))
 
-    for title, settings in (("that repeats itself", {}), ("that does not", {"temperature": 1.0, "seed": 0})):
+    for title, sampling in (("that repeats itself", GREEDY), ("that does not", Sampling(temperature=1.0, seed=0))):
         contestants = {
-            "plain": text(gpt2.generate, looping_prompt(), params, settings),
-            "look-ahead": text(lookahead.generate, looping_prompt(), params, settings),
+            "plain": text(gpt2.generate, looping_prompt(), params, sampling),
+            "look-ahead": text(lookahead.generate, looping_prompt(), params, sampling),
         }
         report(f"text {title}: 200 tokens", in_turns(contestants, 5), dict.fromkeys(contestants, 1))
 

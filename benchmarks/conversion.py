@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 
 from picogpt import utils
-from picogpt.weights import store, openai
+from picogpt.weights import openai, store
 from tests.helpers import vocabulary_dir
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks.measure import in_turns, machine, make_model, spread
 from picogpt import gpt2
-from picogpt.weights import store, openai
 from picogpt.decoding.lookahead import DraftModel
+from picogpt.weights import openai, store
 
 if TYPE_CHECKING:
     from picogpt.arrays import Params
@@ -29,24 +29,25 @@ HELD = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def one_pass(params: Params, n_head: int, n_rows: int) -> Callable[[], None]:
-    """A pass over n_rows positions behind a past of N_PAST, with the logits of all of them."""
+    """A pass over n_rows positions after a past of N_PAST, with the logits of all of them."""
     cache = gpt2.new_cache(params, n_head, N_PAST + n_rows)
+    cache.advance(N_PAST)
     ids = np.arange(n_rows)
 
     def run() -> None:
-        cache.length = N_PAST
+        cache.truncate(N_PAST)
         gpt2.gpt2(ids, **params, n_head=n_head, kv_cache=cache)
 
     return run
 
 
 def tokens_for(n_guesses: int, held: float) -> float:
-    """Tokens that a pass gives where each guess holds with this probability, its own one included."""
+    """Tokens that a pass gives where each guess holds with this probability, the pass's own token included."""
     return sum(held**i for i in range(n_guesses + 1))
 
 
 def a_round(draft: DraftModel, verify: Callable[[], None], n_guesses: int) -> Callable[[], float]:
-    """Seconds of a round behind another: where there is a draft, the large model takes no steps of its own."""
+    """Seconds of a round that follows another: where there is a draft, the large model takes no steps of its own."""
 
     def run() -> float:
         draft.n_guesses = n_guesses

@@ -8,6 +8,7 @@ ends: that is the engine's whole command. What an engine needs in a form of its 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 Engine = Callable[[list[int], int], Iterator[int]]
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def arrays(model_dir: Path) -> dict[str, np.ndarray]:
@@ -90,6 +92,7 @@ def transformers(model_dir: Path, work_dir: Path) -> Engine:
         hugging_face(model_dir).save_pretrained(saved)
     from transformers import GPT2LMHeadModel
 
+    torch.set_num_threads(CORES)
     model = GPT2LMHeadModel.from_pretrained(saved).eval()
 
     def run(prompt: list[int], n: int) -> Iterator[int]:
@@ -116,7 +119,7 @@ def ctranslate2(model_dir: Path, work_dir: Path, precision: str = "float32") -> 
         shutil.copy(model_dir / "vocab.bpe", source / "merges.txt")
         (source / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
         ctranslate2.converters.TransformersConverter(str(source)).convert(str(converted), quantization=precision)
-    generator = ctranslate2.Generator(str(converted), compute_type=precision, intra_threads=0)
+    generator = ctranslate2.Generator(str(converted), compute_type=precision, intra_threads=CORES)
     symbols = {token_id: symbol for symbol, token_id in json.loads((model_dir / "encoder.json").read_text()).items()}
 
     def run(prompt: list[int], n: int) -> Iterator[int]:
@@ -137,7 +140,9 @@ def llama_cpp(model_dir: Path, work_dir: Path, precision: str = "F32") -> Engine
     file = work_dir / f"gpt2-{precision}.gguf"
     if not file.exists():
         write_gguf(model_dir, file, precision)
-    llama = Llama(str(file), n_ctx=hparams(model_dir)["n_ctx"], n_batch=1024, n_ubatch=512, verbose=False)
+    # by default it takes half of the cores to decode
+    threads = {"n_threads": CORES, "n_threads_batch": CORES}
+    llama = Llama(str(file), n_ctx=hparams(model_dir)["n_ctx"], n_batch=1024, n_ubatch=512, verbose=False, **threads)
 
     def run(prompt: list[int], n: int) -> Iterator[int]:
         llama.reset()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from picogpt.weights import store, openai
+from picogpt.weights import openai, store
 from tests.helpers import vocabulary_dir
 
 ROOT = Path(__file__).resolve().parent.parent

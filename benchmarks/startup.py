@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 
 from benchmarks.measure import ROOT, make_model
-from picogpt.weights import store, openai
+from picogpt.weights import openai, store
 
 PROMPT = "Alan Turing theorized that computers would one day become"
 ROUNDS = 15
 
-# the steps of gpt2.main, timed from within
+# the steps of the command, timed from within
 STEPS = """
 import sys, time
 start = time.perf_counter()
@@ -30,7 +30,7 @@ def lap(name):
     start = time.perf_counter()
 import numpy; lap("import numpy")
 from picogpt import gpt2, utils
-from picogpt.commands import cli; lap("import picogpt")
+from picogpt.commands import cli, generate; lap("import picogpt")
 import fire; lap("import fire")
 encoder, hparams = utils.load_encoder_and_hparams("124M", sys.argv[1]); lap("read the tokenizer")
 ids = encoder.encode(sys.argv[2]); lap("encode the prompt")

@@ -376,23 +376,25 @@ def _generate(
     inputs: ArrayLike, params: Params, n_head: int, n_tokens_to_generate: int, sampling: Sampling,
     nsamples: int | None, stop_id: int | None,
 ) -> Iterator[Any]:  # fmt: skip
+    if n_tokens_to_generate == 0:
+        return
     kv_cache = new_cache(params, n_head, np.size(inputs) + n_tokens_to_generate)
+    at = next_logits(inputs, params, n_head, kv_cache)[-1]  # [n_vocab]
+    if nsamples is not None:  # they share the prompt
+        kv_cache = kv_cache.repeat(nsamples)
+        at = np.repeat(at[None], nsamples, axis=0)  # [nsamples, n_vocab]
     rngs = sampling.rngs(nsamples or 1)
-    new = np.asarray(inputs)
-    stopped = np.zeros(nsamples or (), bool)
-    for step in range(n_tokens_to_generate):
-        at = next_logits(new, params, n_head, kv_cache)[..., -1, :]  # [n_vocab], or [nsamples, n_vocab]
-        if nsamples and step == 0:  # after the prompt, which all samples share
-            at = np.repeat(at[None], nsamples, axis=0)
-            kv_cache = kv_cache.repeat(nsamples)
-        ids = sampling.next_ids(at, rngs)
+    stopped = np.zeros(at.shape[:-1], bool)
+    for n_left in reversed(range(n_tokens_to_generate)):
+        ids = sampling.next_ids(at, rngs)  # [], or [nsamples]
         if stop_id is not None:
             ids = np.where(stopped, stop_id, ids)
             stopped = ids == stop_id
             if stopped.all():
                 return
         yield ids.tolist()
-        new = ids[..., None]  # [1], or [nsamples, 1]
+        if n_left:
+            at = next_logits(ids[..., None], params, n_head, kv_cache)[..., -1, :]
 
 
 def check_request(inputs: ArrayLike, params: Params, n_tokens_to_generate: int) -> None:
@@ -420,3 +422,9 @@ def check_length(n_prompt: int, n_tokens_to_generate: int, n_ctx: int) -> None:
             f"the model sees {n_ctx} tokens, found {n_prompt} in the prompt + {n_tokens_to_generate} to generate: "
             f"shorten the prompt or use --n_tokens_to_generate {max(n_ctx - n_prompt, 0)} or less"
         )
+
+
+if __name__ == "__main__":  # python -m picogpt.gpt2 "prompt" is the command, which stands on a floor above
+    import runpy
+
+    runpy.run_module("picogpt", run_name="__main__", alter_sys=True)

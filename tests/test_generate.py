@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from picogpt import gpt2
+from picogpt.decoding import lookahead
 from picogpt.errors import UserError
+from picogpt.sampling import Sampling, draw
 from picogpt.weights import store
 from tests.helpers import SHAKESPEARE, TINY
 
@@ -54,14 +56,14 @@ def test_each_position_is_computed_once(params, monkeypatch):
 
 
 def test_samples_share_the_prompt_and_go_their_own_ways(params):
-    steps = list(gpt2.generate(PROMPT, params, N_HEAD, 12, temperature=1.0, seed=1, nsamples=5))
+    steps = list(gpt2.generate(PROMPT, params, N_HEAD, 12, sampling=Sampling(1.0, seed=1), nsamples=5))
     rows = list(zip(*steps, strict=True))
     assert len(set(rows)) == 5
     for row, ids in enumerate(rows):
         # teacher-forced: each drawn id is the one that the same draw takes from logits computed without a cache
         rng = np.random.default_rng(np.random.SeedSequence(1).spawn(5)[row])
         logits = gpt2.gpt2([*PROMPT, *ids], **params, n_head=N_HEAD)[len(PROMPT) - 1 : -1]
-        assert [int(gpt2.sampling.draw(at, [rng])) for at in logits] == list(ids)
+        assert [int(draw(at, [rng])) for at in logits] == list(ids)
 
 
 def test_greedy_samples_are_all_the_same(params):
@@ -73,20 +75,22 @@ def test_greedy_samples_are_all_the_same(params):
     "settings", [{"temperature": 1.0}, {"temperature": 0.7, "top_k": 40}, {"temperature": 2, "top_p": 0.5}]
 )
 def test_the_same_seed_gives_the_same_ids(params, settings):
-    once, again, other = (list(gpt2.generate(PROMPT, params, N_HEAD, 20, seed=seed, **settings)) for seed in (7, 7, 8))
+    once, again, other = (
+        list(gpt2.generate(PROMPT, params, N_HEAD, 20, sampling=Sampling(seed=seed, **settings))) for seed in (7, 7, 8)
+    )
     assert once == again != other
 
 
 def test_numpys_global_random_state_is_neither_used_nor_changed(params):
     np.random.seed(0)
     before = np.random.get_state()[1].tolist()
-    list(gpt2.generate(PROMPT, params, N_HEAD, 5, temperature=1.0))
+    list(gpt2.generate(PROMPT, params, N_HEAD, 5, sampling=Sampling(1.0)))
     assert np.random.get_state()[1].tolist() == before
 
 
 def test_one_sample_is_the_first_of_many(params):
-    alone = list(gpt2.generate(PROMPT, params, N_HEAD, 10, temperature=1.0, seed=3))
-    first = [ids[0] for ids in gpt2.generate(PROMPT, params, N_HEAD, 10, temperature=1.0, seed=3, nsamples=4)]
+    alone = list(gpt2.generate(PROMPT, params, N_HEAD, 10, sampling=Sampling(1.0, seed=3)))
+    first = [ids[0] for ids in gpt2.generate(PROMPT, params, N_HEAD, 10, sampling=Sampling(1.0, seed=3), nsamples=4)]
     assert alone == first
 
 
@@ -97,10 +101,15 @@ def test_ids_end_before_the_stop_token(params):
 
 
 def test_a_row_that_stopped_stays_stopped_until_all_have(params):
-    free = list(zip(*gpt2.generate(PROMPT, params, N_HEAD, 20, temperature=1.0, seed=0, nsamples=3), strict=True))
+    free = list(
+        zip(*gpt2.generate(PROMPT, params, N_HEAD, 20, sampling=Sampling(1.0, seed=0), nsamples=3), strict=True)
+    )
     stop = free[1][4]
     stopped = list(
-        zip(*gpt2.generate(PROMPT, params, N_HEAD, 20, temperature=1.0, seed=0, nsamples=3, stop_id=stop), strict=True)
+        zip(
+            *gpt2.generate(PROMPT, params, N_HEAD, 20, sampling=Sampling(1.0, seed=0), nsamples=3, stop_id=stop),
+            strict=True,
+        )
     )
     for row, ids in zip(free, stopped, strict=True):
         end = row.index(stop) if stop in row else len(row)
@@ -117,26 +126,47 @@ def test_nothing_to_generate(params):
     assert list(gpt2.generate(PROMPT, params, N_HEAD, 0)) == []
 
 
+@pytest.mark.parametrize("generate", [gpt2.generate, lookahead.generate])
 @pytest.mark.parametrize(
-    ("inputs", "n", "settings", "message"),
+    ("inputs", "n", "message"),
     [
-        ([], 5, {}, "one token or more, found none"),
-        (PROMPT, -1, {}, "0 or more, found -1"),
-        (PROMPT, 29, {}, "sees 32 tokens, found 4 in the prompt [+] 29 to generate.*--n_tokens_to_generate 28"),
-        ([1] * 40, 1, {}, "found 40 in the prompt"),
-        (PROMPT, 5, {"temperature": -1}, "temperature must be 0"),
-        (PROMPT, 5, {"temperature": float("nan")}, "temperature must be 0"),
-        (PROMPT, 5, {"temperature": float("inf")}, "temperature must be 0"),
-        (PROMPT, 5, {"top_k": -1}, "top_k must be 0"),
-        (PROMPT, 5, {"top_p": 3}, "top_p must lie between 0 and 1"),
-        (PROMPT, 5, {"top_p": -0.1}, "top_p must lie between 0 and 1"),
-        ([1024], 5, {}, "ids from 0 to 1023, found 1024"),
-        ([-1], 5, {}, "ids from 0 to 1023, found -1"),
+        ([], 5, "one token or more, found none"),
+        (PROMPT, -1, "0 or more, found -1"),
+        (PROMPT, 2.5, "a whole number, 0 or more, found 2.5"),
+        (PROMPT, 29, "sees 32 tokens, found 4 in the prompt [+] 29 to generate.*--n_tokens_to_generate 28"),
+        ([1] * 40, 1, "found 40 in the prompt"),
+        ([1024], 5, "ids from 0 to 1023, found 1024"),
+        ([-1], 5, "ids from 0 to 1023, found -1"),
+        ([3, True, None], 5, "expected a list of token ids"),
+        ([[1, 2], [3]], 5, "expected a list of token ids"),
+        ([[1, 2]], 5, "expected a list of token ids"),
+        ([0.5], 5, "expected a list of token ids"),
+        ("ROMEO:", 5, "expected a list of token ids, found 'ROMEO:': encode text first"),
     ],
 )
-def test_what_cannot_be_done_is_refused(params, inputs, n, settings, message):
+def test_what_cannot_be_done_is_refused_at_the_call(params, generate, inputs, n, message):
     with pytest.raises(UserError, match=message):
-        next(gpt2.generate(inputs, params, N_HEAD, n, **settings))
+        generate(inputs, params, N_HEAD, n)
+
+
+@pytest.mark.parametrize("nsamples", [0, -1])
+def test_a_number_of_samples_below_1_is_refused_at_the_call(params, nsamples):
+    with pytest.raises(UserError, match=f"nsamples must be 1 or more, found {nsamples}"):
+        gpt2.generate(PROMPT, params, N_HEAD, 5, nsamples=nsamples)
+
+
+def test_more_samples_than_there_is_memory_for_are_refused(params):
+    with pytest.raises(UserError, match="memory for the keys and values of 10000000000000 texts of 9 tokens"):
+        next(gpt2.generate(PROMPT, params, N_HEAD, 5, nsamples=10**13))
+
+
+@pytest.mark.parametrize("generate", [gpt2.generate, lookahead.generate])
+@pytest.mark.filterwarnings("error")
+def test_damaged_weights_are_told_before_any_token(params, generate):
+    for bad in (np.nan, np.inf, 1e38):
+        wpe = np.full_like(params["wpe"], bad)
+        with pytest.raises(UserError, match="not finite"):
+            next(generate(PROMPT, params | {"wpe": wpe}, N_HEAD, 5))
 
 
 def test_the_bundled_model_has_learnt_shakespeare():

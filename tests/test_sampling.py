@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from picogpt import gpt2, sampling
 from picogpt.errors import UserError
+from picogpt.sampling import Sampling
 
 PROBABILITIES = np.array([0.30, 0.20, 0.15, 0.10, 0.08, 0.07, 0.04, 0.03, 0.02, 0.01])
 LOGITS = np.log(PROBABILITIES).astype(np.float32)
@@ -30,7 +31,7 @@ def kept(logits):
 
 def frequencies(temperature, top_k=0, top_p=1.0, logits=LOGITS):
     rng = np.random.default_rng(0)
-    ids = sampling.next_ids(np.broadcast_to(logits, (N_DRAWS, 10)), [rng] * N_DRAWS, temperature, top_k, top_p)
+    ids = Sampling(temperature, top_k, top_p).next_ids(np.broadcast_to(logits, (N_DRAWS, 10)), [rng] * N_DRAWS)
     return np.bincount(ids, minlength=10)
 
 
@@ -82,7 +83,7 @@ def test_of_equal_logits_all_are_kept_or_none(logits, k, p):
 
 
 @given(rows, st.floats(0, 1))
-def test_top_p_keeps_the_best_and_no_more_than_p_beside_it(logits, p):
+def test_top_p_keeps_the_best_and_no_more_than_p_besides(logits, p):
     filtered = sampling.top_p_logits(logits, p)
     probabilities = np.exp(logits.astype(np.float64))
     probabilities /= probabilities.sum()
@@ -113,10 +114,10 @@ def test_top_p_leaves_out_the_token_that_crosses_p():
     assert [kept(sampling.top_p_logits(logits, p)) for p in (0.74, 0.76)] == [[0], [0, 1]]
 
 
-def test_temperature_0_and_a_tiny_one_take_the_most_likely_token():
+def test_temperature_0_and_a_tiny_one_take_the_likeliest_token():
     logits = np.roll(LOGITS, 4)
     for temperature in (0, 1e-300, 1e-6, 1e-3):
-        assert sampling.next_ids(logits, [np.random.default_rng(0)], temperature, 0, 1.0) == 4
+        assert Sampling(temperature).next_ids(logits, [np.random.default_rng(0)]) == 4
 
 
 def test_a_tiny_temperature_does_not_overflow():
@@ -126,10 +127,9 @@ def test_a_tiny_temperature_does_not_overflow():
 
 def test_rows_are_filtered_and_drawn_independently():
     batch = np.random.default_rng(1).standard_normal((5, 3, 50)).astype(np.float32)
-    ids = sampling.next_ids(batch, [np.random.default_rng(i) for i in range(15)], 0.8, 20, 0.9)
-    alone = [
-        sampling.next_ids(row, [np.random.default_rng(i)], 0.8, 20, 0.9) for i, row in enumerate(batch.reshape(15, 50))
-    ]
+    how = Sampling(0.8, 20, 0.9)
+    ids = how.next_ids(batch, [np.random.default_rng(i) for i in range(15)])
+    alone = [how.next_ids(row, [np.random.default_rng(i)]) for i, row in enumerate(batch.reshape(15, 50))]
     assert ids.ravel().tolist() == alone
 
 
@@ -138,7 +138,7 @@ def test_the_same_seed_gives_the_same_draws_and_another_seed_others():
 
     def draws(seed):
         rng = np.random.default_rng(seed)
-        return sampling.next_ids(flat, [rng] * 100, 1.0, 0, 1.0).tolist()
+        return Sampling(1.0).next_ids(flat, [rng] * 100).tolist()
 
     assert draws(1) == draws(1) != draws(2)
 
@@ -156,25 +156,56 @@ def test_draw_never_takes_a_token_without_probability():
 
 def test_drawing_leaves_the_logits_as_they_were():
     logits = LOGITS.copy()
-    sampling.next_ids(logits, [np.random.default_rng(0)], 0.7, 3, 0.9)
+    Sampling(0.7, 3, 0.9).next_ids(logits, [np.random.default_rng(0)])
     assert np.array_equal(logits, LOGITS)
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ((-0.1, 0, 1.0), "temperature"),
-        ((float("nan"), 0, 1.0), "temperature"),
-        ((float("inf"), 0, 1.0), "temperature"),
-        ((1.0, -1, 1.0), "top_k"),
-        ((1.0, 0, -0.1), "top_p"),
-        ((1.0, 0, 1.1), "top_p"),
-        ((1.0, 0, float("nan")), "top_p"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": float("inf")}, "temperature"),
+        ({"temperature": "warm"}, "temperature"),
+        ({"top_k": -1}, "top_k"),
+        ({"top_k": 1.5}, "top_k"),
+        ({"top_p": -0.1}, "top_p"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"top_p": float("nan")}, "top_p"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 0.5}, "seed"),
     ],
 )
 def test_a_setting_out_of_range_is_refused(setting, message):
     with pytest.raises(UserError, match=f"{message} must .*, found .*: try"):
-        sampling.check_sampling(*setting)
+        Sampling(**setting)
+
+
+@pytest.mark.parametrize(
+    ("setting", "temperature"),
+    [({}, 0), ({"top_k": 40}, 1), ({"top_p": 0.9}, 1), ({"temperature": 0, "top_k": 40}, 0), ({"seed": 1}, 0)],
+)
+def test_a_filter_without_a_temperature_asks_for_a_draw(setting, temperature):
+    how = Sampling(**setting)
+    assert (how.temperature, how.greedy) == (temperature, temperature == 0)
+
+
+def test_settings_cannot_be_changed_afterwards():
+    with pytest.raises(AttributeError):
+        Sampling().top_k = 3
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("how", [Sampling(), Sampling(1.0)])
+def test_logits_that_are_not_finite_are_told(how, bad):
+    logits = np.stack([LOGITS, LOGITS])
+    logits[1, 3] = bad
+    with pytest.raises(UserError, match=r"not finite.*python -m picogpt\.verify"):
+        how.next_ids(logits, [np.random.default_rng(0)] * 2)
+
+
+def test_a_token_that_is_banned_by_its_logit_is_fine():
+    assert Sampling().next_ids(np.array([-np.inf, 1.0, 0.0]), []) == 1
 
 
 def test_generation_draws_as_sampling_does():
@@ -185,6 +216,6 @@ def test_generation_draws_as_sampling_does():
         "wte": np.diag(LOGITS), "wpe": zeros[:4], "blocks": [],
         "ln_f": {"g": np.zeros(n_embd, np.float32), "b": np.ones(n_embd, np.float32)},
     }  # fmt: skip
-    (ids,) = gpt2.generate([0], params, 1, 1, temperature=1.0, top_k=3, seed=0, nsamples=n_draws)
+    (ids,) = gpt2.generate([0], params, 1, 1, sampling=Sampling(top_k=3, seed=0), nsamples=n_draws)
     counts = np.bincount(ids, minlength=10) * (N_DRAWS / n_draws)
     assert chi_square(counts, filtered_probabilities(1.0, range(3))) / (N_DRAWS / n_draws) < CHI_SQUARE[2]
