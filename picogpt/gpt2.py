@@ -53,9 +53,8 @@ def gelu(x: Array) -> Array:  # [...] -> [...]
     array([[ 0.84119,  1.9546 ],
            [-0.0454 ,  0.34571]])
     """
-    x = np.asarray(x)
-    t = new_floats(x)
-    np.multiply(x, x, out=t)  # in place from here on: one new array instead of eight
+    x = floats(x)
+    t = np.multiply(x, x, out=np.empty_like(x))  # in place from here on: one new array instead of eight
     t *= 0.044715
     t += 1
     t *= x
@@ -74,17 +73,18 @@ def softmax(x: Array, out: Array | None = None) -> Array:  # [..., n] -> [..., n
     array([[0.    , 1.    ],
            [0.0067, 0.9933]])
     """
-    x = np.asarray(x)
-    out = new_floats(x) if out is None else out
+    x = floats(x)
+    out = np.empty_like(x) if out is None else out
     np.subtract(x, x.max(axis=-1, keepdims=True), out=out)  # the largest is e^0, so nothing overflows
     np.exp(out, out=out)
     out /= total(out)
     return out
 
 
-def new_floats(x: Array) -> Array:  # [...] -> [...]
-    """A new array for results of x's shape: of x's floating-point type, or of float64 for integers."""
-    return np.empty(x.shape, np.result_type(x, np.float32))
+def floats(x: ArrayLike) -> Array:  # [...] -> [...]
+    """The same numbers as floats, in float64 where they are integers, whose type may be too small for the results."""
+    x = np.asarray(x)
+    return x if x.dtype.kind == "f" else x.astype(np.float64)
 
 
 def total(x: Array) -> Array:  # [..., n] -> [..., 1]
