@@ -1,0 +1,125 @@
+"""The cache of keys and values: whatever is done to it, the model goes on as if it had seen each row from its start."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from picogpt import gpt2
+from picogpt.errors import UserError
+from picogpt.gpt2 import KVCache, new_cache, next_logits
+from picogpt.weights import store
+from tests.helpers import TINY
+
+HPARAMS = TINY | {"n_vocab": 40, "n_ctx": 64}
+N_HEAD = HPARAMS["n_head"]
+PARAMS = store.nested(dict(store.random_tensors(HPARAMS, seed=0, std=0.2)))
+
+ids = st.integers(0, 39)
+operations = st.lists(
+    st.one_of(
+        st.tuples(st.just("pass"), st.integers(1, 3)),
+        st.tuples(st.just("truncate"), st.lists(st.integers(0, 20), min_size=3, max_size=3)),
+        st.tuples(st.just("truncate all"), st.integers(0, 20)),
+        st.tuples(st.just("reorder"), st.lists(st.integers(0, 2), min_size=3, max_size=3)),
+        st.tuples(st.just("one row"), st.integers(0, 2)),
+        st.tuples(st.just("some rows"), st.integers(1, 3)),
+    ),
+    max_size=8,
+)
+
+
+def check(logits, rows, n_last=1):
+    for at, row in zip(logits, rows, strict=True):
+        np.testing.assert_allclose(at, gpt2.gpt2(row, **PARAMS, n_head=N_HEAD)[-n_last:], atol=2e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(ids, min_size=1, max_size=6), operations, st.randoms(use_true_random=False))
+def test_each_row_goes_on_from_what_it_has_seen(prompt, operations, random):
+    cache = new_cache(PARAMS, N_HEAD, 60)
+    next_logits(prompt, PARAMS, N_HEAD, cache)
+    cache = cache.repeat(3)
+    rows = [list(prompt) for _ in range(3)]
+
+    def step(some, indices, n):
+        new = [[random.randrange(40) for _ in range(n)] for _ in indices]
+        for i, more in zip(indices, new, strict=True):
+            rows[i] += more
+        check(next_logits(new, PARAMS, N_HEAD, some, n_last=n), [rows[i] for i in indices], n)
+
+    for name, value in operations:
+        if name == "pass":
+            step(cache, [0, 1, 2], value)
+        elif name.startswith("truncate"):
+            cache.truncate(value)
+            rows = [row[: value if name == "truncate all" else value[i]] for i, row in enumerate(rows)]
+        elif name == "reorder":
+            cache.reorder(value)
+            rows = [list(rows[i]) for i in value]
+        elif name == "some rows":
+            step(cache[:value], list(range(value)), 1)
+        else:
+            rows[value] += [7, 8]
+            check(next_logits([7, 8], PARAMS, N_HEAD, cache[value])[None], [rows[value]])
+        assert cache.lengths.tolist() == list(map(len, rows))
+        assert cache.length == max(map(len, rows))
+        assert cache.is_even == (len(set(map(len, rows))) == 1)
+    step(cache, [0, 1, 2], 2)
+
+
+def test_a_sequence_of_its_own_can_be_taken_back():
+    cache = new_cache(PARAMS, N_HEAD, 10)
+    next_logits([1, 2, 3, 4], PARAMS, N_HEAD, cache)
+    cache.truncate(2)
+    cache.truncate(5)  # there are no more to forget
+    assert cache.length == 2 and cache.is_even
+    check(next_logits([5], PARAMS, N_HEAD, cache)[None], [[1, 2, 5]])
+
+
+def test_copies_do_not_share_memory_and_rows_do():
+    cache = new_cache(PARAMS, N_HEAD, 10)
+    next_logits([1, 2], PARAMS, N_HEAD, cache)
+    copies = cache.repeat(2)
+    assert not np.shares_memory(copies.array, cache.array)
+    assert np.shares_memory(copies[1].array, copies.array)
+    copies[1].advance(3)
+    assert copies.lengths.tolist() == [2, 5] and cache.length == 2
+
+
+def test_fewer_rows_than_there_are_can_be_reordered():
+    cache = KVCache(n_layer=1, n_head=1, d_head=2, max_length=4, n_rows=3)
+    cache[2].advance(3)
+    cache.reorder([2])
+    assert cache.lengths.tolist() == [3, 0, 3]
+
+
+def test_a_pass_that_fails_leaves_the_cache_as_it_was():
+    cache = new_cache(PARAMS, N_HEAD, 5, n_rows=2)
+    next_logits([[1], [2]], PARAMS, N_HEAD, cache)
+    with pytest.raises(UserError, match="the cache was made for 5 positions, found 6: make a longer one"):
+        next_logits([[1] * 5] * 2, PARAMS, N_HEAD, cache)
+    assert cache.lengths.tolist() == [1, 1]
+
+
+def test_the_last_position_of_the_model_is_the_last():
+    cache = new_cache(PARAMS, N_HEAD, 100)
+    next_logits([1] * 64, PARAMS, N_HEAD, cache)
+    with pytest.raises(UserError, match="the model sees 64 positions, found 65"):
+        next_logits([1], PARAMS, N_HEAD, cache)
+    with pytest.raises(UserError, match="expected one token or more, found none"):
+        next_logits([], PARAMS, N_HEAD, cache)
+
+
+@pytest.mark.parametrize("n", [5, 7, 8, 9, 16, 17, 40])
+@pytest.mark.parametrize("n_last", [1, 3])
+def test_a_long_prompt_goes_through_in_chunks_of_the_same_result(monkeypatch, n, n_last):
+    monkeypatch.setattr(gpt2, "PREFILL_CHUNK", 8)
+    sizes = []
+    real = gpt2.hidden_states
+    monkeypatch.setattr(gpt2, "hidden_states", lambda x, *a, **kw: sizes.append(np.size(x)) or real(x, *a, **kw))
+    prompt = np.random.default_rng(n).integers(0, 40, n)
+    cache = new_cache(PARAMS, N_HEAD, n)
+    found = next_logits(prompt, PARAMS, N_HEAD, cache, n_last)
+    assert sum(sizes) == n and all(size == 8 for size in sizes[:-1]) and n_last <= sizes[-1] < 8 + n_last
+    check(found[None], [prompt], n_last)
