@@ -88,6 +88,8 @@ def floats(x: ArrayLike) -> Array:  # [...] -> [...]
 
 
 def total(x: Array) -> Array:  # [..., n] -> [..., 1]
+    if x.ndim == 0:  # a single number
+        return x
     sums: Array = np.einsum("...i->...", x)  # x.sum(axis=-1), three times as fast
     return sums[..., None]
 
