@@ -1,13 +1,19 @@
-"""The command line: `python -m picogpt`, `picogpt` and `python gpt2.py` all come here."""
+"""The command line: `python -m picogpt`, `picogpt` and `python gpt2.py` all come here, other commands too."""
 
-from picogpt.commands import cli
+import _signal as signal  # type: ignore[import-not-found]  # there at once; the module signal takes a while
 
 
-def main() -> None:
+def main(command: str = "generate") -> None:
+    """Run picogpt/commands/COMMAND.py."""
+    # Ctrl-C ends the process at once, without a traceback out of imports; cli.run changes that while there is work
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from importlib import import_module
+
+    from picogpt.commands import cli
+
     with cli.polite_ends():
-        from picogpt import gpt2  # within, so that Ctrl-C ends politely while NumPy is still being imported
-
-        cli.run(gpt2.main)
+        cli.run(import_module(f"picogpt.commands.{command}").main)
 
 
 if __name__ == "__main__":

@@ -1,217 +1,184 @@
-"""What every command line of picogpt shares: arguments for Fire, the prompt, the text on stdout, and polite ends.
+"""What every command line of picogpt shares: the call of a function, the prompt, the text on stdout, and the end.
 
 stdout holds the answer and nothing else; progress and messages go to stderr.
 """
 
 from __future__ import annotations
 
-import difflib
 import gc
-import inspect
 import os
 import re
 import signal
 import sys
-import types
-import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+from picogpt.commands import arguments
 from picogpt.errors import UserError
 
 T = TypeVar("T")
-Parameters = Mapping[str, inspect.Parameter]
 
-FLAG = re.compile(r"--?(?P<name>[A-Za-z][\w-]*)(?:=(?P<value>.*))?", re.DOTALL)
-
-
-@contextmanager
-def polite_ends() -> Iterator[None]:
-    """Ends the program as its user expects: one line for a mistake, quietly on Ctrl-C and on a closed pipe."""
-    sys.stdout = sys.stdout or _nowhere()
-    sys.stderr = sys.stderr or _nowhere()
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a character gets "?"
-    try:
-        yield
-        sys.stdout.flush()
-        gc.freeze()  # or Python would search all objects for garbage once more, 15 ms of looking in vain
-    except UserError as error:
-        message = str(error).replace("\n", " ")
-        print(f"{program_name()}: error: {message}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        _flush_or_forget()
-        os.kill(os.getpid(), signal.SIGINT)  # so that a shell sees how the program ended
-    except BrokenPipeError:
-        _flush_or_forget()
-        sys.exit(128 + 13)  # as a program does that SIGPIPE ends
-
-
-def _nowhere() -> TextIO:
-    """For a stream that was closed before the program began."""
-    return Path(os.devnull).open("w", encoding="utf-8")
-
-
-def _flush_or_forget() -> None:
-    """Flush stdout; where nobody reads it any more, let it go, or Python complains when it exits."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def program_name() -> str:
-    """How the program was called: `gpt2.py`, `picogpt`, or `python -m picogpt.batch`."""
-    path = Path(sys.argv[0])
-    if path.name == "__main__.py":
-        return f"python -m {path.parent.name}"
-    # the package itself: a clone may be called picogpt as well
-    return f"python -m {__package__}.{path.stem}" if path.parent == Path(__file__).parent else path.name
+DEPENDENCIES = ("numpy", "fire", "filelock", "regex", "requests", "tqdm")
+PACKAGE = Path(__file__).parent.parent
+PROMPT_LIMIT = 1 << 24  # bytes; no model sees as many
 
 
 def run(function: Callable[..., None], argv: list[str] | None = None) -> None:
     """Call a function with the command line's arguments, through Fire.
 
     Fire alone would read a prompt as Python (`[1, 2]`, `1e5`, `True`), take one like `--` for its own, and complain
-    of a misspelt flag only after the work is done. So the arguments are checked against the function's parameters
-    first and each is handed over as --name=value with a parser made from its annotation (str, int, float or bool).
+    of a misspelt flag only after the work is done. So it gets words that have been looked at, --name=value each, and
+    a parser for each name; what it calls only takes note of the values. The work begins after it returned.
     """
-    parameters = inspect.signature(function, eval_str=True).parameters
-    arguments = named_arguments(sys.argv[1:] if argv is None else argv, parameters)
-    import fire  # takes a twentieth of a second, so not before the arguments are known to be good
+    words = sys.argv[1:] if argv is None else argv
+    flags = arguments.flags_of(function)
+    before_dashes, _ = arguments.split_at_dashes(words, flags)
+    if {"-h", "--help"} & {*before_dashes}:
+        from picogpt.commands.help import page
 
-    if arguments is None:
-        function.__annotations__ = inspect.get_annotations(function, eval_str=True)  # which the help shows
-        trace = fire.trace.FireTrace(function, name=program_name())
-        print(fire.helptext.HelpText(function, trace))
+        write([page(function, program_name())])
         return
-    parsers = {name: parser_for(parameter) for name, parameter in parameters.items()}
-    fire.Fire(
-        fire.decorators.SetParseFns(**parsers)(function), [f"--{name}={value}" for name, value in arguments.items()]
-    )
+    if "--version" in before_dashes:
+        import picogpt
+
+        write([f"picogpt {picogpt.__version__}"])
+        return
+    named = arguments.named_values(words, flags)
+    import fire  # takes a twentieth of a second, so not before the words are known to be good
+
+    values: dict[str, Any] = {}
+
+    def take_note(**parsed: Any) -> None:
+        values.update(parsed)
+
+    parsers = {name: arguments.parser_for(name, flags[name]) for name in named}
+    fire.Fire(fire.decorators.SetParseFns(**parsers)(take_note), [f"--{name}={text}" for name, text in named.items()])
+    with ctrl_c_raises():
+        arguments.call(function, values)
 
 
-def run_one(functions: Mapping[str, Callable[..., None]], argv: list[str] | None = None) -> None:
-    """Call the function that the first argument names with the others: `python -m picogpt.utils verify 124M`."""
-    command, *arguments = (sys.argv[1:] if argv is None else argv) or [""]
-    if command in ("-h", "--help"):
-        for name, function in functions.items():
-            print(f"{program_name()} {name}: {(inspect.getdoc(function) or '').splitlines()[0]}")
-    elif command in functions:
-        run(functions[command], arguments)
-    else:
-        raise UserError(f"expected one of {', '.join(functions)}, found {command or 'nothing'!r}; --help tells more")
+@contextmanager
+def polite_ends() -> Iterator[None]:
+    """End the program as its user expects: one line for a mistake, quietly on Ctrl-C and on a closed pipe."""
+    sys.stdout = sys.stdout or _closed_stream()
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a character gets "?"
+    warnings.formatwarning = lambda message, *_: f"{program_name()}: warning: {message}\n"
+    try:
+        yield
+        write([], end="")
+        gc.freeze()  # or Python would search all objects for garbage once more, 15 ms of looking in vain
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _flush_or_forget(sys.stdout)
+        os.kill(os.getpid(), signal.SIGINT)  # so that a shell sees how the program ended
+    except BrokenPipeError:
+        _flush_or_forget(sys.stdout)
+        sys.exit(128 + 13)  # as a program does that SIGPIPE ends
+    except Exception as error:
+        if (message := in_one_line(error)) is None:
+            raise
+        _flush_or_forget(sys.stdout)
+        _tell(f"{program_name()}: error: {message}\n")
+        sys.exit(2)
 
 
-def named_arguments(argv: list[str], parameters: Parameters) -> dict[str, str] | None:
-    """The arguments by the names of the parameters they are for; None where help was asked for.
+def in_one_line(error: Exception) -> str | None:
+    """What a person can put right, or what their machine lacks; None for a mistake in the program."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name in DEPENDENCIES:
+        return (
+            f"expected the package {error.name}, found none in this Python, {sys.executable}: "
+            f"{sys.executable} -m pip install -r requirements.txt (make run has a Python of its own, .venv/bin/python)"
+        )
+    if isinstance(error, MemoryError):
+        return f"expected more memory than is free: {error or 'nothing'}: take a smaller model or fewer texts at a time"
+    if isinstance(error, OSError):
+        return str(UserError(str(error)))
+    return None
 
-    --name value, --name=value, --na-me and -n (where only one name begins so) are flags; what does not look like a
-    flag is positional, and so is what comes behind a "--" at the end. Raises UserError for a flag that is unknown,
-    there twice or has no value, and for positional arguments that are missing or too many.
+
+@contextmanager
+def ctrl_c_raises() -> Iterator[None]:
+    """Within, Ctrl-C raises KeyboardInterrupt, so that files are closed; before and after, it ends the process.
+
+    That is so where __main__.py has begun: else a traceback would come out of an import that is half done.
     """
-    named: dict[str, str] = {}
-    positional: list[str] = []
-    names = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    rest = list(argv)
-    while rest:
-        argument = rest.pop(0)
-        if argument == "--" and 1 <= len(rest) <= len(names) - len(positional):
-            positional += rest
-            break
-        flag = FLAG.fullmatch(argument)
-        if flag is None:
-            positional.append(argument)
-            continue
-        if flag["name"] in ("h", "help"):
-            return None
-        name = flag_name(argument, flag["name"].replace("-", "_"), parameters)
-        if name in named:
-            raise UserError(f"expected --{name} once, found it twice")
-        named[name] = flag["value"] if flag["value"] is not None else flag_value(parameters[name], rest)
-    names = [name for name in names if name not in named]
-    if len(positional) > len(names):
-        expected = f"{len(names)} argument{'s' * (len(names) != 1)} without a flag ({', '.join(names)})"
-        found = f"{len(positional)}: {' and '.join(map(repr, positional))}"
-        raise UserError(f"expected {expected}, found {found}; put quotes around text that has spaces")
-    named |= dict(zip(names, positional, strict=False))
-    if missing := [name for name, p in parameters.items() if p.default is p.empty and name not in named]:
-        raise UserError(f"expected {' and '.join(missing)}, found nothing; --help tells more")
-    return named
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def flag_name(argument: str, name: str, parameters: Parameters) -> str:
-    """The parameter that a flag names; its first letter alone will do behind one dash. Raises UserError."""
-    if argument.startswith("--"):
-        if name in parameters:
-            return name
-    elif len(name) == 1 and len(found := [known for known in parameters if known.startswith(name)]) == 1:
-        return found[0]
-    nearest = difflib.get_close_matches(name, parameters, n=1, cutoff=0.5)
-    nearest += [known for known in parameters if known.startswith(name)]
-    hint = f"did you mean --{nearest[0]}?" if nearest else f"known are --{', --'.join(parameters)}"
-    raise UserError(
-        f"unknown flag {argument.split('=')[0]}: {hint} (text that begins with a dash goes last, behind --)"
-    )
-
-
-def flag_value(parameter: inspect.Parameter, rest: list[str]) -> str:
-    if annotated_type(parameter) is bool:
-        return "True"
-    if not rest:
-        raise UserError(f"expected a value after --{parameter.name}, found nothing")
-    return rest.pop(0)
-
-
-def annotated_type(parameter: inspect.Parameter) -> Any:
-    """The type in an annotation, `int` for `int | None`."""
-    if isinstance(parameter.annotation, types.UnionType):
-        return next(t for t in typing.get_args(parameter.annotation) if t is not type(None))
-    return parameter.annotation
-
-
-def parser_for(parameter: inspect.Parameter) -> Callable[[str], Any]:
-    expected = annotated_type(parameter)
-
-    def parse(value: str) -> Any:
-        try:
-            if expected is bool:
-                return {"true": True, "false": False}[value.lower()]
-            return expected(value)
-        except (ValueError, KeyError):
-            kind = {int: "a whole number", float: "a number", bool: "True or False"}[expected]
-            raise UserError(f"--{parameter.name}: expected {kind}, found {value!r}") from None
-
-    return parse
+def program_name() -> str:
+    """How the program was called: `gpt2.py`, `picogpt`, or `python -m picogpt.batch`."""
+    path = Path(sys.argv[0])
+    if PACKAGE not in path.absolute().parents:
+        return path.name
+    module = path.absolute().relative_to(PACKAGE.parent).with_suffix("")
+    return f"python -m {'.'.join(module.parts).removesuffix('.__main__')}"
 
 
 def read_prompt(prompt: str | None) -> str:
-    """The prompt, or what a pipe brings, less its last newline; bytes that are no UTF-8 become surrogate escapes."""
+    """The prompt, or what a pipe brings, less its last newline; bytes that are no UTF-8 become surrogate escapes.
+
+    Raises UserError where neither has one: only "" as an argument asks for a new text.
+    """
     if prompt is not None:
         return prompt
-    if sys.stdin is None or sys.stdin.isatty():
-        raise UserError(f'expected a prompt, found none: {program_name()} "Once upon a time"; --help tells more')
-    text = sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape")
-    return re.sub(r"\r?\n\Z", "", text)
+    piped = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read(PROMPT_LIMIT + 1)
+    if len(piped) > PROMPT_LIMIT:
+        raise UserError(f"expected a prompt of at most {PROMPT_LIMIT >> 20} MB from the pipe, found more")
+    text = re.sub(r"\r?\n\Z", "", piped.decode("utf-8", errors="surrogateescape"))
+    if not text:
+        raise UserError(f'expected a prompt, found none: {program_name()} "Once upon a time", or "" for a new text')
+    return text
 
 
-def write(pieces: Iterable[str]) -> None:
-    """Write pieces of text to stdout as they come, and a newline at the end. Raises UserError on a full disk."""
+def write(pieces: Iterable[str], end: str = "\n") -> None:
+    """Write pieces of text to stdout as they come. Raises UserError where that fails, as on a full disk."""
+    texts = iter(pieces)
+    while (piece := next(texts, None)) is not None:
+        _write(piece)
+    _write(end)
+
+
+def _write(text: str) -> None:
     try:
-        for piece in pieces:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-        sys.stdout.write("\n")
+        sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
-        _flush_or_forget()
-        raise UserError(f"cannot write the text to stdout: {error.strerror}") from None
+        raise UserError(f"cannot write to stdout: {error.strerror}") from None
+
+
+def _flush_or_forget(stream: TextIO) -> None:
+    """Flush a stream; where that fails, let what is in it go, or Python fails again when it exits."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _tell(line: str) -> None:
+    with suppress(OSError):
+        sys.stderr.write(line)
+    _flush_or_forget(sys.stderr)
+
+
+def _closed_stream() -> TextIO:
+    """For a stdout that was closed before the program began: writing to it fails, as it does in other programs."""
+    return os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
 
 
 def write_samples(texts: Iterable[str]) -> None:
@@ -220,10 +187,10 @@ def write_samples(texts: Iterable[str]) -> None:
         write([f"{'=' * 40} SAMPLE {number} {'=' * 40}\n", text])
 
 
-def progress(steps: Iterable[T], total: int, unit: str, beside_text: bool = False) -> Iterable[T]:
+def progress(steps: Iterable[T], total: int, unit: str, beside_text: bool = False) -> Iterator[T]:
     """A bar on stderr while text is generated, unless stderr is no terminal or the text is written beside it."""
     if not sys.stderr.isatty() or (beside_text and sys.stdout.isatty()):
-        return steps
+        return iter(steps)
     from tqdm import tqdm
 
-    return tqdm(steps, "generating", total=total, unit=unit, leave=False)
+    return iter(tqdm(steps, "generating", total=total, unit=unit, leave=False))

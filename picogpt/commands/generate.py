@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from picogpt import utils
 from picogpt.commands import cli
 from picogpt.errors import UserError
 from picogpt.model import open_model
@@ -17,11 +16,38 @@ def main(
     draft_model: str | None = None, delete_checkpoint: bool = False,
 ) -> None:  # fmt: skip
     """Continue a prompt with GPT-2: the text goes to stdout as it is generated, everything else to stderr.
+
+    Text:
+        prompt: the text to continue, from a pipe where it is not given; "" starts a new text
+        n_tokens_to_generate: the number of tokens; a text that ends before, at <|endoftext|>, is shorter
+        sampling: how tokens are chosen
+        nsamples: the number of texts, generated as one batch
+
+    Model:
+        model_size: 124M, 355M, 774M or 1558M (downloaded when first used), shakespeare (bundled), the name of a
+            directory in models_dir, or the path of one, as ./NAME, in OpenAI's or Hugging Face's form
+        models_dir: where models are kept; PICOGPT_MODELS_DIR where it is not given, else models
+        delete_checkpoint: delete OpenAI's checkpoint once the weights are converted: half the disk space
+
+    Advanced:
+        lookahead: guess the next tokens where the text repeats itself and verify them: the same text, sooner
+        draft_model: a smaller model with the same vocabulary that guesses for model_size: the same text, sooner
+
+    Examples:
+        picogpt "ROMEO:" -m shakespeare
+        picogpt "ROMEO:" -m shakespeare -n 100 -t 0.7 -k 40 -s 1
+        picogpt "" -m shakespeare --top_p 0.9 --nsamples 3
+        echo "JULIET:" | picogpt -m shakespeare
+        picogpt -m shakespeare -- "--text that begins with a dash goes last"
+
+    Other commands:
+        python -m picogpt.batch     continue every prompt of a file
+        python -m picogpt.verify    check every byte of a model's files
     """
     if nsamples < 1:
         raise UserError(f"nsamples must be 1 or more, found {nsamples}")
     if nsamples > 1 and draft_model:
-        raise UserError(f"a draft model guesses for one text at a time, found nsamples {nsamples}: leave one of them out")
+        raise UserError(f"a draft model guesses for one text at a time, found nsamples {nsamples}: leave one out")
     text = cli.read_prompt(prompt)
 
     # the small files first: a prompt that does not fit is refused before the weights are opened, or even downloaded

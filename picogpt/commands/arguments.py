@@ -1,0 +1,180 @@
+"""From the words of a command line to the values of a function's parameters.
+
+A parameter whose type is a dataclass stands for its fields: `sampling: Sampling = GREEDY` gives --temperature, --top_k
+and so on, and the function gets one Sampling, which has checked them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
+from typing import Any
+
+from picogpt.errors import UserError
+
+Flags = Mapping[str, inspect.Parameter]
+Spellings = Mapping[str, tuple[str, str | None]]
+
+# the same for all commands; no -p, which could be the prompt as well as top_p
+SHORT = {
+    "n": "n_tokens_to_generate", "m": "model_size", "d": "models_dir", "t": "temperature", "k": "top_k", "s": "seed",
+    "i": "input_file", "o": "output_file", "b": "batch_size",
+}  # fmt: skip
+FLAG = re.compile(r"(?P<flag>--?[A-Za-z][^\s=]*)(=(?P<value>.*))?", re.DOTALL)
+KINDS = {int: "a whole number", float: "a number", bool: "True or False"}
+SHOWN = 60  # characters of a word that a message quotes
+
+
+def parameters(function: Callable[..., Any]) -> Flags:
+    """The parameters of a function by their names, with their types for annotations."""
+    return inspect.signature(function, eval_str=True).parameters
+
+
+def flags_of(function: Callable[..., Any]) -> Flags:
+    """The parameters of a function by their names, with a dataclass's fields in its place."""
+    flags: dict[str, inspect.Parameter] = {}
+    for name, parameter in parameters(function).items():
+        if has_fields(parameter):
+            fields = parameters(parameter.annotation)
+            flags |= {field: p.replace(kind=p.KEYWORD_ONLY) for field, p in fields.items()}
+        else:
+            flags[name] = parameter
+    return flags
+
+
+def call(function: Callable[..., None], values: Mapping[str, Any]) -> None:
+    """Call a function with the values of its flags, those of a dataclass's fields as one object."""
+    arguments = dict(values)
+    for name, parameter in parameters(function).items():
+        if has_fields(parameter):
+            fields = parameters(parameter.annotation)
+            if given := {field: arguments.pop(field) for field in fields if field in values}:
+                arguments[name] = parameter.annotation(**given)
+    function(**arguments)
+
+
+def has_fields(parameter: inspect.Parameter) -> bool:
+    return is_dataclass(parameter.annotation)
+
+
+def positional(flags: Flags) -> list[str]:
+    """The names of the parameters that need no flag."""
+    return [name for name, parameter in flags.items() if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+
+
+def spellings(flags: Flags) -> dict[str, tuple[str, str | None]]:
+    """Every way to write a flag: the name of its parameter, and the value that a boolean's flag stands for."""
+    known: dict[str, tuple[str, str | None]] = {}
+    for name, parameter in flags.items():
+        known[f"--{name}"] = name, "True" if type_of(parameter) is bool else None
+        if type_of(parameter) is bool:
+            known[f"--no{name}"] = known[f"--no_{name}"] = name, "False"
+    return known | {f"-{letter}": (name, None) for letter, name in SHORT.items() if name in flags}
+
+
+def split_at_dashes(words: list[str], flags: Flags) -> tuple[list[str], list[str]]:
+    """The words before a "--", and those after it, which are no flags whatever they look like.
+
+    There are no more of these than parameters that need no flag; any other "--" is a text itself.
+    """
+    for n in range(1, min(len(positional(flags)), len(words) - 1) + 1):
+        if words[-n - 1] == "--":
+            return words[: -n - 1], words[-n:]
+    return list(words), []
+
+
+def named_values(words: list[str], flags: Flags) -> dict[str, str]:
+    """What a command line gives, as text, by the names of the parameters.
+
+    --name value, --name=value, --na-me, --noname for a boolean, and the letters of SHORT are flags. A word that does
+    not look like a flag is positional, and so is one that follows a "--" at the end. Raises UserError for a flag that
+    is unknown, given twice or has no value, and for positional words that are missing or too many.
+    """
+    before, after = split_at_dashes(words, flags)
+    named: dict[str, str] = {}
+    texts: list[str] = []
+    known = spellings(flags)
+    while before:
+        word = before.pop(0)
+        if (flag := FLAG.fullmatch(word)) is None:
+            texts.append(word)
+            continue
+        name, implied = find(flag["flag"], known)
+        if name in named:
+            raise UserError(f"expected --{name} once, found it twice")
+        named[name] = value_of(flag, implied, before, known)
+    named |= placed(texts + after, [name for name in positional(flags) if name not in named])
+    if missing := [name for name, p in flags.items() if p.default is p.empty and name not in named]:
+        raise UserError(f"expected {' and '.join(missing)}, found nothing; --help tells more")
+    return named
+
+
+def find(flag: str, known: Spellings) -> tuple[str, str | None]:
+    """What a flag as it is written is for. Raises UserError, with a hint, where there is none such."""
+    if spelled(flag) in known:
+        return known[spelled(flag)]
+    name = spelled(flag).lstrip("-").lower()
+    near = difflib.get_close_matches(f"--{name}", known, n=1, cutoff=0.8)
+    near += [long for long in known if long.startswith(f"--{name}")]
+    near += [long for long in known if len(name) > 2 and name in long]
+    near += difflib.get_close_matches(f"--{name}", known, n=1)
+    longs = [f"--{name}" for name in dict.fromkeys(name for name, _ in known.values())]
+    advice = f"did you mean {near[0]}?" if near else f"known are {', '.join(longs)}"
+    raise UserError(f"unknown flag {flag[:SHOWN]}: {advice} (text that begins with a dash goes last, after --)")
+
+
+def value_of(flag: re.Match[str], implied: str | None, rest: list[str], known: Spellings) -> str:
+    """The value of a flag: what follows its =, or what it implies, or the next of the words. Raises UserError."""
+    written, value = flag["flag"], flag["value"]
+    following = rest[0] if rest and value is None else None
+    if implied is None:
+        if value is None and following is None:
+            raise UserError(f"expected a value after {written}, found nothing")
+        if following is not None and spelled(following.partition("=")[0]) in known:
+            raise UserError(f"expected a value after {written}, found {following}: {written}={following} is one")
+        return rest.pop(0) if value is None else value
+    if value is not None and implied == "False":
+        raise UserError(f"expected {written} without a value, found {flag[0][:SHOWN]}")
+    if following in ("True", "False", "true", "false") and implied == "True":
+        raise UserError(f"expected {written}=True or {written}=False, found {written} {following}, which is not clear")
+    return implied if value is None else value
+
+
+def spelled(flag: str) -> str:
+    """A flag with underscores: --top-k as --top_k."""
+    return flag[:2] + flag[2:].replace("-", "_")
+
+
+def placed(texts: list[str], names: list[str]) -> dict[str, str]:
+    """Positional words by the names that are left for them. Raises UserError where there are too many."""
+    if len(texts) > len(names):
+        plural = "s" * (len(names) != 1)
+        expected = f"{len(names) or 'no more'} argument{plural} without a flag" + f" ({', '.join(names)})" * bool(names)
+        found = f"{len(texts)}: {' and '.join(repr(text[:SHOWN]) for text in texts)}"
+        raise UserError(f"expected {expected}, found {found}; put quotes around text that has spaces")
+    return dict(zip(names, texts, strict=False))
+
+
+def type_of(parameter: inspect.Parameter) -> Any:
+    """The type of a parameter, `int` for `int | None`."""
+    if isinstance(parameter.annotation, types.UnionType):
+        return next(t for t in typing.get_args(parameter.annotation) if t is not type(None))
+    return parameter.annotation
+
+
+def parser_for(name: str, parameter: inspect.Parameter) -> Callable[[str], Any]:
+    """A function that reads the text of a parameter's value. It raises UserError."""
+    expected = type_of(parameter)
+
+    def parse(text: str) -> Any:
+        try:
+            return {"true": True, "false": False}[text.lower()] if expected is bool else expected(text)
+        except (ValueError, KeyError):
+            raise UserError(f"--{name}: expected {KINDS[expected]}, found {text[:SHOWN]!r}") from None
+
+    return parse
