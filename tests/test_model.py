@@ -1,4 +1,7 @@
-"""Every layer, and the model as a whole, against PyTorch and Hugging Face's GPT2LMHeadModel on random weights."""
+"""Every layer, and the model as a whole, against PyTorch and Hugging Face's GPT2LMHeadModel on random weights.
+
+Both of ours, the plain one and the fast one. test_reference.py compares these two with one another.
+"""
 
 import itertools
 import re
@@ -6,16 +9,16 @@ import re
 import numpy as np
 import pytest
 
-from picogpt import gpt2
+from picogpt import gpt2, reference
 from picogpt.errors import UserError
-from picogpt.weights import store
 from picogpt.gpt2 import KVCache
+from picogpt.weights import store
 
 SHAPES = [
     {"n_vocab": 97, "n_ctx": 32, "n_embd": 24, "n_head": 3, "n_layer": 2},
     {"n_vocab": 50, "n_ctx": 80, "n_embd": 64, "n_head": 1, "n_layer": 1},
     {"n_vocab": 300, "n_ctx": 100, "n_embd": 160, "n_head": 5, "n_layer": 4},
-    {"n_vocab": 50257, "n_ctx": 1024, "n_embd": 64, "n_head": 4, "n_layer": 2},
+    {"n_vocab": 10007, "n_ctx": 1024, "n_embd": 64, "n_head": 4, "n_layer": 2},
 ]
 
 
@@ -31,8 +34,8 @@ def random_array(*shape, seed=2):
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
-def new_cache(hparams, max_length, batch=()):
-    return KVCache(hparams["n_layer"], hparams["n_head"], hparams["n_embd"] // hparams["n_head"], max_length, batch)
+def new_cache(hparams, max_length, n_rows=None):
+    return KVCache(hparams["n_layer"], hparams["n_head"], hparams["n_embd"] // hparams["n_head"], max_length, n_rows)
 
 
 def assert_close(ours, theirs):
@@ -41,6 +44,9 @@ def assert_close(ours, theirs):
     theirs = np.asarray(theirs)
     assert ours.shape == theirs.shape
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
+
+
+both = pytest.mark.parametrize("model", [reference, gpt2], ids=["reference", "gpt2"])
 
 
 @pytest.fixture(params=SHAPES, ids=lambda h: f"{h['n_embd']}x{h['n_layer']}x{h['n_head']}")
@@ -88,33 +94,38 @@ def name_in_transformers(name):
 # layer by layer
 
 
-def test_gelu(torch):
+@both
+def test_gelu(model, torch):
     x = np.linspace(-12, 12, 1001, dtype=np.float32)
     theirs = torch.nn.functional.gelu(torch.from_numpy(x), approximate="tanh")
-    np.testing.assert_allclose(gpt2.gelu(x), theirs, rtol=1e-6, atol=1e-6)  # 0.0447 for 0.044715 is off by 1e-5
+    np.testing.assert_allclose(model.gelu(x), theirs, rtol=1e-6, atol=1e-6)  # 0.0447 for 0.044715 is off by 1e-5
 
 
-def test_softmax(torch):
+@both
+def test_softmax(model, torch):
     x = random_array(3, 4, 50) * 30
-    assert_close(gpt2.softmax(x), torch.softmax(torch.from_numpy(x), -1))
+    assert_close(model.softmax(x), torch.softmax(torch.from_numpy(x), -1))
 
 
-def test_softmax_of_large_numbers_does_not_overflow():
-    assert gpt2.softmax(np.float32([1e4, 1e4, -1e10])).tolist() == [0.5, 0.5, 0]
+@both
+def test_softmax_of_large_numbers_does_not_overflow(model):
+    assert model.softmax(np.float32([1e4, 1e4, -1e10])).tolist() == [0.5, 0.5, 0]
 
 
+@both
 @pytest.mark.parametrize("scale", [1e-3, 1, 1e3])
-def test_layer_norm(torch, scale):
+def test_layer_norm(model, torch, scale):
     x, g, b = random_array(5, 64) * np.float32(scale) + 3, random_array(64, seed=3), random_array(64, seed=4)
     tx, tg, tb = map(torch.from_numpy, (x, g, b))
     theirs = torch.nn.functional.layer_norm(tx, (64,), tg, tb, eps=1e-5)
-    assert_close(gpt2.layer_norm(x, g, b), theirs)
+    assert_close(model.layer_norm(x, g, b), theirs)
 
 
-def test_linear(torch):
+@both
+def test_linear(model, torch):
     x, w, b = random_array(2, 7, 24), random_array(24, 5), random_array(5)
     theirs = torch.nn.functional.linear(torch.from_numpy(x), torch.from_numpy(w.T.copy()), torch.from_numpy(b))
-    assert_close(gpt2.linear(x, w, b), theirs)
+    assert_close(model.linear(x, w, b), theirs)
 
 
 @pytest.mark.parametrize("n_seq", [1, 2, gpt2.QUERY_BLOCK, gpt2.QUERY_BLOCK + 1, 3 * gpt2.QUERY_BLOCK - 1])
@@ -122,6 +133,18 @@ def test_causal_attention(torch, n_seq):
     q, k, v = (random_array(2, 3, n_seq, 16, seed=seed) for seed in range(3))
     theirs = torch.nn.functional.scaled_dot_product_attention(*map(torch.from_numpy, (q, k, v)), is_causal=True)
     assert_close(gpt2.causal_attention(q, k, v), theirs)
+
+
+@both
+def test_attention(model, torch):
+    q, k, v, mask = (
+        random_array(3, 2, 16),
+        random_array(3, 9, 16, seed=3),
+        random_array(3, 9, 16, seed=4),
+        random_array(2, 9),
+    )
+    theirs = torch.nn.functional.scaled_dot_product_attention(*map(torch.from_numpy, (q, k, v, mask)))
+    assert_close(model.attention(q, k, v, mask), theirs)
 
 
 def test_attention_with_a_past(torch):
@@ -142,11 +165,26 @@ def test_every_layer_stays_float32():
 
 
 def test_arguments_are_left_as_they_were():
-    x = random_array(4, 8)
-    before = x.copy()
-    gpt2.gelu(x), gpt2.softmax(x), gpt2.layer_norm(x, x[0], x[1]), gpt2.linear(x, x.T, x[:, 0])
-    gpt2.causal_attention(x, x, x)
-    np.testing.assert_array_equal(x, before)
+    """A mapped file of weights cannot be written to, and neither can these."""
+    x, row = random_array(4, 24), random_array(24, seed=3)
+    params = random_params(SHAPES[0])
+    block = params["blocks"][0]
+    arrays = [x, row, params["wte"], params["wpe"], *params["ln_f"].values()]
+    arrays += [array for layer in (block["ln_1"], block["ln_2"]) for array in layer.values()]
+    arrays += [array for part in (block["attn"], block["mlp"]) for layer in part.values() for array in layer.values()]
+    for array in arrays:
+        array.flags.writeable = False
+    gpt2.gelu(x), gpt2.softmax(x), gpt2.layer_norm(x, row, row), gpt2.linear(x, x.T, x[:, 0])
+    gpt2.attention(x, x, x), gpt2.attention(x, x, x, x[:, :1]), gpt2.causal_attention(x, x, x)
+    gpt2.ffn(x, **block["mlp"]), gpt2.transformer_block(x, **block, n_head=3)
+    gpt2.gpt2([1, 2, 3], **params | {"blocks": [block]}, n_head=3)
+
+
+def test_the_shared_mask_cannot_be_changed():
+    """Once, causal_mask(4)[:] = 0 let every later text look into its future."""
+    with pytest.raises(ValueError, match="read-only"):
+        gpt2.causal_mask(4)[:] = 0
+    assert gpt2.causal_mask(4)[0, 1] == np.float32(-1e10)
 
 
 # the whole model
@@ -156,10 +194,11 @@ def lengths(hparams):
     return [1, 2, 7, hparams["n_ctx"] // 2, hparams["n_ctx"]]
 
 
-def test_logits_of_all_positions(hparams, params, their_gpt2):
+@both
+def test_logits_of_all_positions(model, hparams, params, their_gpt2):
     for n_seq in lengths(hparams):
         ids = random_ids(hparams, n_seq)
-        assert_close(gpt2.gpt2(ids.tolist(), **params, n_head=hparams["n_head"]), their_gpt2(ids))
+        assert_close(model.gpt2(ids.tolist(), **params, n_head=hparams["n_head"]), their_gpt2(ids))
 
 
 def test_logits_with_a_cache_in_one_step(hparams, params, their_gpt2):
@@ -183,36 +222,6 @@ def test_logits_with_a_cache_split_anywhere(hparams, params, their_gpt2, n_first
     assert_close(np.concatenate(ours), their_gpt2(ids))
 
 
-@pytest.mark.parametrize("batch", [(1,), (4,), (2, 3)])
-def test_a_batch_is_its_rows(hparams, params, batch):
-    ids = random_ids(hparams, *batch, 9)
-    cache = new_cache(hparams, 9, batch)
-    together = gpt2.gpt2(ids, **params, n_head=hparams["n_head"])
-    cached = [
-        gpt2.gpt2(part, **params, n_head=hparams["n_head"], kv_cache=cache) for part in (ids[..., :5], ids[..., 5:])
-    ]
-    for row in np.ndindex(batch):
-        alone = gpt2.gpt2(ids[row], **params, n_head=hparams["n_head"])
-        assert_close(together[row], alone)
-        assert_close(np.concatenate(cached, axis=-2)[row], alone)
-
-
-@pytest.mark.parametrize("n_last", [1, 2, 9])
-@pytest.mark.parametrize("batch", [(), (3,)])
-def test_the_last_positions_alone(hparams, params, batch, n_last):
-    ids = random_ids(hparams, *batch, 16)
-    n_head = hparams["n_head"]
-    every = gpt2.hidden_states(ids, **params, n_head=n_head)
-    assert_close(gpt2.hidden_states(ids, **params, n_head=n_head, n_last=n_last), every[..., -n_last:, :])
-
-    # and the cache holds what it would have held
-    cache = new_cache(hparams, 16, batch)
-    gpt2.hidden_states(ids[..., :7], **params, n_head=n_head, kv_cache=cache, n_last=1)
-    rest = gpt2.hidden_states(ids[..., 7:], **params, n_head=n_head, kv_cache=cache, n_last=n_last)
-    assert cache.length == 16
-    assert_close(rest, every[..., -n_last:, :])
-
-
 def test_later_tokens_do_not_change_earlier_logits(hparams, params):
     ids = random_ids(hparams, hparams["n_ctx"])
     changed = ids.copy()
@@ -220,17 +229,6 @@ def test_later_tokens_do_not_change_earlier_logits(hparams, params):
     n_head = hparams["n_head"]
     before, after = (gpt2.gpt2(x, **params, n_head=n_head)[:20] for x in (ids, changed))
     assert_close(before, after)
-
-
-def test_a_repeated_cache_goes_on_like_the_one(hparams, params):
-    ids = random_ids(hparams, 8)
-    cache = new_cache(hparams, 10)
-    gpt2.gpt2(ids[:7], **params, n_head=hparams["n_head"], kv_cache=cache)
-    copies = cache.repeat(3)
-    alone = gpt2.gpt2(ids[7:], **params, n_head=hparams["n_head"], kv_cache=cache)
-    together = gpt2.gpt2(np.tile(ids[7:], (3, 1)), **params, n_head=hparams["n_head"], kv_cache=copies)
-    for row in together:
-        assert_close(row, alone)
 
 
 def test_more_positions_than_the_model_sees_are_refused():
