@@ -1,0 +1,133 @@
+"""picogpt batch, python -m picogpt.batch: continue every prompt of a file."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from picogpt import files, utils
+from picogpt.commands import cli, results
+from picogpt.errors import UserError
+from picogpt.model import Model, open_model
+from picogpt.sampling import GREEDY, Sampling
+
+LARGEST = 1 << 28  # bytes of an input file
+MOST = 1 << 20  # prompts in it
+SPLIT = "split it into several files"
+
+
+def main(
+    input_file: str, *, output_file: str | None = None, n_tokens_to_generate: int = 40, model_size: str = "124M",
+    models_dir: str | None = None, sampling: Sampling = GREEDY, batch_size: int = 16,
+) -> None:  # fmt: skip
+    """Continue every prompt of a file: a line {"prompt": ..., "text": ...} for each, in the order of the prompts.
+
+    A run with an output file can be interrupted at any time: start it again and it goes on. OUTPUT_FILE.run, beside it,
+    keeps the settings and every text that is complete. A run with other settings, prompts or weights is refused, as is
+    a file that is not known to be from such a run.
+
+    Files:
+        input_file: a file or a pipe with a prompt per line; in a .jsonl file a line is a JSON string, or an object with
+            a string as "prompt". Bytes that are no UTF-8 are shown in the output as \\udc80 to \\udcff
+        output_file: where the lines go; stdout where it is not given. A pipe or a device has no OUTPUT_FILE.run
+
+    Texts:
+        n_tokens_to_generate: the number of tokens for each prompt; a text that ends before is shorter
+        sampling: how tokens are chosen
+        batch_size: prompts that are continued at a time: it changes the time and the memory, not the texts
+
+    Model:
+        model_size: as for picogpt: 124M, 355M, 774M, 1558M, shakespeare, or a directory
+        models_dir: as for picogpt
+
+    Examples:
+        picogpt prompts.txt -m shakespeare
+        picogpt prompts.txt -m shakespeare -n 100 -t 0.7 -s 1 -o texts.jsonl
+    """
+    if n_tokens_to_generate < 0 or batch_size < 1:
+        raise UserError(
+            f"n_tokens_to_generate must be 0 or more and batch_size 1 or more, found {n_tokens_to_generate} "
+            f"and {batch_size}"
+        )
+    prompts = read_prompts(Path(input_file))
+    model = open_model(model_size, models_dir)
+    inputs = encoded(prompts, model, n_tokens_to_generate, input_file)
+    settings = {"n_tokens_to_generate": n_tokens_to_generate, **asdict(sampling)}
+    known = {"model_size": model_size, "small files": fingerprint(model)}
+    with results.opened(output_file, prompts) as out:
+        out.check(settings, known)
+        left = [number for number in range(len(prompts)) if number not in out.there]
+        if out.there:
+            files.note(f"{len(out.there)} of {len(prompts)} were there already{without_a_seed(sampling)}")
+        events = model.batch_ids([inputs[n] for n in left], n_tokens_to_generate, batch_size, **asdict(sampling))
+        out.begin(settings, known | {"weights": utils.weights_fingerprint(model_size, models_dir)})
+        tokens = taken(events, lambda n, ids: out.add(left[n], model.decode(ids)))
+        for _ in cli.progress(tokens, len(left) * n_tokens_to_generate, "token", beside_text=output_file is None):
+            pass
+
+
+def without_a_seed(sampling: Sampling) -> str:
+    """What a run that goes on says of texts that no other run will have."""
+    return "" if sampling.greedy or sampling.seed is not None else "; without --seed, each other text is a new draw"
+
+
+def read_prompts(path: Path) -> list[str]:
+    """A prompt per line; in a .jsonl file a line is a JSON string, or an object with a "prompt". Raises UserError.
+
+    Only "\\n" and "\\r\\n" end a line. Bytes that are no UTF-8 become surrogate escapes, which the model sees as bytes.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the prompts: {error.strerror}: choose another --input_file") from None
+    if len(data) > LARGEST or data.count(b"\n") > MOST:
+        raise UserError(f"{path}: expected at most {files.size(LARGEST)} and {MOST} lines, found more: {SPLIT}")
+    text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors="surrogateescape")
+    lines = text.removesuffix("\n").split("\n") if text else []
+    if path.suffix == ".jsonl":
+        return [prompt_in(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+    return [line.removesuffix("\r") for line in lines]
+
+
+def prompt_in(line: str, where: str) -> str:
+    """The prompt in a line of JSON. Raises UserError."""
+    value = files.json_from(line, where, "mend this line")
+    prompt = value.get("prompt") if isinstance(value, dict) else value
+    if not isinstance(prompt, str):
+        raise UserError(f'{where}: expected a string or {{"prompt": a string}}, found {files.quoted(value)}')
+    return prompt
+
+
+def encoded(prompts: Sequence[str], model: Model, n_tokens_to_generate: int, input_file: str) -> list[list[int]]:
+    """The ids of each prompt. Raises UserError, with the number of the line, where one cannot be continued."""
+    ids = []
+    for number, prompt in enumerate(prompts, start=1):
+        try:
+            ids.append(model.prompt_ids(prompt, n_tokens_to_generate))
+        except UserError as error:
+            raise UserError(f"{input_file}, line {number}: {error}") from None
+    return ids
+
+
+def fingerprint(model: Model) -> str:
+    """What tells a model from others, but for its weights."""
+    parts = [model.hparams, model.encoder.encoder, list(model.encoder.bpe_ranks)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def taken(events: Iterable[tuple[int, int | None]], complete: Callable[[int, list[int]], Any]) -> Iterator[int]:
+    """Each token of a batch as it comes; `complete` is called with the number and the ids of each text that ends."""
+    texts: dict[int, list[int]] = defaultdict(list)
+    for number, token_id in events:
+        if token_id is None:
+            complete(number, texts.pop(number, []))
+        else:
+            texts[number].append(token_id)
+            yield token_id

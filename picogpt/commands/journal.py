@@ -1,0 +1,148 @@
+"""What an interrupted batch goes on from: a file beside its output that has every text as soon as it is complete.
+
+The first line says what the texts are made with: the settings and the model. Each line after it is one text, in
+whatever order they were complete. What follows the last newline is a line that an interrupted run had begun; the next
+run cuts it off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from picogpt import files
+from picogpt.errors import UserError
+
+FORMAT = "picogpt batch 1"
+FIRST_LINE = 1 << 20  # bytes; no journal's is nearly as long
+OTHER = "choose another --output_file"
+
+
+class Journal:
+    """The texts of earlier runs, and a place for more. Nothing is written before `begin`.
+
+    prompts    those of this run
+    texts      number of the prompt -> text
+    made_with  {"settings": {name: value}, "model": {"model_size": name, and whatever tells it from others}}, or None
+               where no run has been before
+
+    Raises UserError for a file that is something else, and where a prompt differs from that of an earlier run.
+    """
+
+    def __init__(self, path: Path, prompts: Sequence[str]):
+        self.path = path
+        self.prompts = prompts
+        self.texts: dict[int, str] = {}
+        self.made_with: dict[str, dict[str, Any]] | None = None
+        self.n_bytes = 0  # up to the end of the last whole line
+        self.file: BinaryIO | None = None
+        if files.is_there(path):
+            self._read()
+
+    def _read(self) -> None:
+        with files.open_file(self.path, OTHER) as file:
+            self._read_first(file.readline(FIRST_LINE))
+            for number, line in enumerate(file, start=2):
+                if not line.endswith(b"\n"):
+                    return
+                self._read_text(line, f"{self.path}, line {number}")
+                self.n_bytes += len(line)
+
+    def _read_first(self, line: bytes) -> None:
+        match json_in(line, str(self.path), OTHER) if line.endswith(b"\n") else None:
+            case {"journal": str(name), "settings": dict(settings), "model": dict(model)} if name == FORMAT:
+                self.made_with = {"settings": settings, "model": model}
+                self.n_bytes = len(line)
+            case _:
+                raise UserError(f"{self.path}: expected no file, or a batch's journal, found another one: {OTHER}")
+
+    def _read_text(self, line: bytes, where: str) -> None:
+        match found := json_in(line, where, OTHER):
+            case {"number": int(number), "prompt": str(prompt), "text": str(text)} if number not in self.texts:
+                self._check_prompt(number, prompt, where)
+                self.texts[number] = text
+            case _:
+                raise UserError(f"{where}: expected a text of an earlier run, found {files.quoted(found)}: {OTHER}")
+
+    def _check_prompt(self, number: int, prompt: str, where: str) -> None:
+        found = self.prompts[number] if 0 <= number < len(self.prompts) else None
+        if found != prompt:
+            raise UserError(
+                f"{where}: expected prompt {number + 1} to be {files.quoted(prompt)} as in the earlier run, "
+                f"found {files.quoted(found)}: {OTHER}"
+            )
+
+    def check(self, settings: Mapping[str, Any], model: Mapping[str, str]) -> None:
+        """Raises UserError where earlier runs had another setting or, by what `model` tells, another model."""
+        if self.made_with is None:
+            return
+        earlier, now = self.made_with["settings"], json.loads(json.dumps(settings))
+        for name in {**earlier, **now}:
+            if earlier.get(name) != now.get(name):
+                self._refuse(f"--{name} {earlier.get(name)}", now.get(name))
+        before = self.made_with["model"]
+        if any(before.get(name) != value for name, value in model.items() if name != "model_size"):
+            self._refuse(f"the model {before.get('model_size')}", f"{model['model_size']}, which is another")
+
+    def _refuse(self, expected: str, found: object) -> None:
+        raise UserError(
+            f"{self.path}: expected {expected} as in the earlier run, found {found}: go on as it was, or {OTHER}"
+        )
+
+    def begin(self, settings: Mapping[str, Any], model: Mapping[str, str]) -> None:
+        """Get ready to append: make a journal, or cut off what an interrupted run had begun. Raises OSError."""
+        if self.made_with is None:
+            _save_whole(self.path, json_line({"journal": FORMAT, "settings": settings, "model": model}))
+        self.file = self.path.open("ab", buffering=0)
+        if self.made_with is not None:
+            self.file.truncate(self.n_bytes)
+
+    def append(self, number: int, text: str) -> None:
+        """Keep a text: it is on the disk when this returns. Raises OSError."""
+        assert self.file is not None, "begin comes first"
+        write_whole(self.file, json_line({"number": number, "prompt": self.prompts[number], "text": text}))
+        os.fsync(self.file.fileno())
+
+    def close(self) -> None:
+        """End what `begin` began, if it did."""
+        if self.file is not None:
+            self.file.close()
+
+
+def json_line(value: object) -> bytes:
+    r"""A value as a line of ASCII; bytes of a prompt that are no UTF-8 stand in it as \udc80 to \udcff.
+
+    >>> json_line({"prompt": "caf\udce9"})
+    b'{"prompt": "caf\\udce9"}\n'
+    """
+    return json.dumps(value).encode("ascii") + b"\n"
+
+
+def json_in(line: bytes, where: str, advice: str) -> Any:
+    """The value in a line. Raises UserError."""
+    return files.json_from(line.decode("utf-8", errors="surrogateescape"), where, advice)
+
+
+def write_whole(file: BinaryIO, data: bytes) -> None:
+    """Write all of the bytes to an unbuffered file. Raises OSError."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
+
+
+def _save_whole(path: Path, data: bytes) -> None:
+    """Make a file that is there whole or not at all. Raises OSError."""
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with new.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
+    files.sync(path.parent)

@@ -1,0 +1,193 @@
+"""Where a batch's texts go: a line of JSON for each, in the order of the prompts.
+
+A stream gets each line as soon as it is its turn. So does a file, and beside it lies a journal, OUTPUT.run, which has
+every text even sooner. At every moment the bytes of the file are the beginning of what the journal gives in order, and
+that is how a file is known to be ours: any other is refused as it is. Ours is only ever appended to.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from picogpt import files
+from picogpt.commands import cli
+from picogpt.commands.journal import OTHER, Journal, json_line, write_whole
+from picogpt.errors import UserError
+
+FAR = 1 << 40  # bytes; Windows locks a place in a file, here one that has no text
+
+
+class Results:
+    """The texts of prompts on their way to a stream.
+
+    there  numbers of the prompts whose texts earlier runs have made
+    texts  number of the prompt -> text: those that are complete and not yet written
+    """
+
+    def __init__(self, prompts: Sequence[str], write: Callable[[bytes], object]):
+        self.prompts = prompts
+        self.write = write
+        self.there: set[int] = set()
+        self.texts: dict[int, str] = {}
+        self.next = 0
+
+    def check(self, settings: Mapping[str, Any], model: Mapping[str, str]) -> None:
+        """Raises UserError where earlier runs made their texts with something else."""
+
+    def begin(self, settings: Mapping[str, Any], model: Mapping[str, str]) -> None:
+        """Check again, and get ready to add. Nothing is written before."""
+
+    def add(self, number: int, text: str) -> None:
+        """Take a complete text; write the lines whose turn it is."""
+        self.texts[number] = text
+        for line in self.lines():
+            self.write(line)
+
+    def lines(self) -> Iterator[bytes]:
+        """The lines whose turn it is."""
+        while self.next in self.texts:
+            yield json_line({"prompt": self.prompts[self.next], "text": self.texts.pop(self.next)})
+            self.next += 1
+
+
+class ResumableResults(Results):
+    """The texts of prompts on their way to a file, with a journal.
+
+    Raises UserError where the file or its journal is anything else than what a run of these prompts has left.
+    """
+
+    def __init__(self, prompts: Sequence[str], path: Path, file: BinaryIO):
+        super().__init__(prompts, lambda line: write_whole(file, line))
+        self.path = path
+        self.journal = Journal(path.with_name(f"{path.name}.run"), prompts)
+        self.there, self.texts = set(self.journal.texts), dict(self.journal.texts)
+        self.unwritten = self._after(file)
+
+    def _after(self, file: BinaryIO) -> bytes:
+        """What is to follow the bytes of the file so that it has the lines that are there. Raises UserError."""
+        unwritten = []
+        for line in self.lines():
+            found = file.read(len(line))
+            if not line.startswith(found):
+                self._refuse()
+            unwritten.append(line[len(found) :])
+        if file.read(1):
+            self._refuse()
+        return b"".join(unwritten)
+
+    def _refuse(self) -> None:
+        raise UserError(
+            f"{self.path}: expected no file, an empty one, or the texts that {self.journal.path} has, "
+            f"found something else: {OTHER}"
+        )
+
+    def close(self) -> None:
+        """Close the journal."""
+        self.journal.close()
+
+    def check(self, settings: Mapping[str, Any], model: Mapping[str, str]) -> None:
+        """See Results."""
+        self.journal.check(settings, model)
+
+    def begin(self, settings: Mapping[str, Any], model: Mapping[str, str]) -> None:
+        """See Results."""
+        self.journal.check(settings, model)
+        with explained(self.journal.path):
+            self.journal.begin(settings, model)
+        with explained(self.path):
+            self.write(self.unwritten)
+
+    def add(self, number: int, text: str) -> None:
+        """See Results."""
+        with explained(self.journal.path):
+            self.journal.append(number, text)
+        with explained(self.path):
+            super().add(number, text)
+
+
+@contextmanager
+def opened(output_file: str | None, prompts: Sequence[str]) -> Iterator[Results]:
+    """Results that go to a file or a stream: a pipe, a device, or stdout where none is named. Raises UserError."""
+    path = Path(os.devnull if output_file is None else output_file)
+    if output_file is None or _is_stdout(path):
+        yield Results(prompts, lambda line: cli.write([line.decode("ascii")], end=""))
+    elif _is_stream(path):
+        with explained(path):
+            stream = path.open("wb", buffering=0)
+        with stream:
+            yield Results(prompts, lambda line: _write(stream, line, path))
+    else:
+        path = Path(os.path.realpath(path))  # a link leads to one journal, whatever its name
+        with _held(path) as file, closing(ResumableResults(prompts, path, file)) as results:
+            yield results
+
+
+def _write(file: BinaryIO, line: bytes, path: Path) -> None:
+    with explained(path):
+        write_whole(file, line)
+
+
+def _is_stdout(path: Path) -> bool:
+    """Is it what stdout goes to, as /dev/stdout is?"""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(sys.stdout.fileno()))
+    except OSError:
+        return False
+
+
+def _is_stream(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[BinaryIO]:
+    """A file, open for reading and appending, that no other run has meanwhile: the lock ends with this process.
+
+    A new file that is still empty goes when something fails. Raises UserError.
+    """
+    new = not files.is_there(path)
+    with explained(path):
+        file = path.open("a+b", buffering=0)
+    with file:
+        _lock(file, path)
+        file.seek(0)
+        try:
+            yield file
+        except BaseException:
+            if new and os.fstat(file.fileno()).st_size == 0:
+                with suppress(OSError):  # on Windows an open file stays
+                    path.unlink()
+            raise
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Raises UserError where another process has it, or where it is no file."""
+    found = os.fstat(file.fileno())
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path}: expected a file, a pipe or a terminal, found another device: {OTHER}")
+    if os.name == "nt":
+        file.seek(FAR)  # what is locked can be read by nobody else there
+    with explained(path):
+        if not files.try_to_lock(file.fileno(), wait=False) or not os.path.samestat(found, path.stat()):
+            raise UserError(f"{path}: another run is writing to it: wait until that ends, or {OTHER}")
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Raises UserError where the operating system does not let us write."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot write to it: {error.strerror}: mend that and run again, or {OTHER}") from None
