@@ -15,7 +15,8 @@ import struct
 import threading
 from base64 import b64encode
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import md5, sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -118,3 +119,50 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+class RawServer:
+    """Sends bytes that need be no HTTP to whoever connects, and counts the connections.
+
+    `answer()` are parts of them, which are sent one after another until there are no more or the client goes away.
+    """
+
+    def __init__(self, answer: Callable[[], Iterable[bytes]] = tuple):
+        self.answer = answer
+        self.connections = 0
+
+    def __enter__(self) -> RawServer:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return  # closed
+            self.connections += 1
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):  # clients that go away are expected
+            asked = b""
+            while b"\r\n\r\n" not in asked and not asked.startswith(b"\x16"):  # a TLS handshake has no lines
+                if not (more := connection.recv(1 << 16)):
+                    return
+                asked += more
+            for part in self.answer():
+                connection.sendall(part)
+            connection.shutdown(socket.SHUT_WR)
+            connection.settimeout(10)
+            while connection.recv(1 << 16):  # the client closes first: a close with bytes unread would be a reset
+                pass

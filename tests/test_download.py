@@ -1,6 +1,7 @@
 """Downloads over real sockets from a server that goes wrong: what arrives is the file, or nothing does."""
 
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -13,15 +14,17 @@ import pytest
 
 from picogpt import files, utils
 from picogpt.errors import UserError
-from picogpt.weights import download, openai
+from picogpt.weights import download, openai, transport
 from picogpt.weights.openai import Known
+from picogpt.weights.partial import Part
 from tests import disks, first_run
 from tests.blob_server import BlobServer, Fault
-from tests.helpers import ROOT, run
+from tests.helpers import ROOT, run, vocabulary_dir
 
 BLOB = random.Random(0).randbytes(700_000)
 OTHER = random.Random(1).randbytes(700_000)
 PART = 18 << 14  # bytes that come before a cut, a multiple of what is read at once
+REST = f"bytes={PART - download.OVERLAP}-"  # what is asked for then
 HTML = b"<!DOCTYPE html><html><body>Please log in</body></html>"
 
 
@@ -68,9 +71,9 @@ def test_a_cut_connection_is_continued(server, waits, tmp_path, kind, at):
 
 
 def test_it_is_continued_with_a_range_from_what_is_on_disk_if_the_file_is_the_same(server, waits, tmp_path):
-    server.faults["blob"] = [Fault(end_at=PART), Fault(end_at=6 << 14)]
+    server.faults["blob"] = [Fault(end_at=PART), Fault(end_at=7 << 14)]
     fetch(server, tmp_path)
-    assert server.ranges("blob") == [None, f"bytes={PART}-", f"bytes={PART + (6 << 14)}-"]
+    assert server.ranges("blob") == [None, REST, f"bytes={PART + (5 << 14)}-"]
     etag = f'"{hashlib.sha256(BLOB).hexdigest()[:16]}"'
     assert [headers.get("If-Range") for _, headers in server.requests] == [None, etag, etag]
 
@@ -88,7 +91,7 @@ def test_a_later_run_continues_what_an_earlier_one_left(server, waits, tmp_path,
     assert waits == [0.5, 1, 2, 4, 8]
     server.faults["blob"], server.requests = [], []
     assert fetch(server, tmp_path) == {"blob": BLOB}
-    assert server.ranges("blob") == [f"bytes={PART}-"]
+    assert server.ranges("blob") == [REST]
     assert "405 kB in" in capsys.readouterr().err
 
 
@@ -135,11 +138,12 @@ def test_a_server_that_stays_busy_is_given_up(server, waits, tmp_path):
     assert len(server.requests) == 6
 
 
-def test_a_server_that_wants_to_be_left_alone_for_an_hour_is(server, waits, tmp_path):
-    server.faults["blob"] = [Fault(status=429, headers={"Retry-After": "3600"})]
-    with pytest.raises(UserError, match="asks to come back in 3600 s: run again then"):
+def test_a_server_that_wants_to_be_left_alone_for_more_than_five_minutes_is(server, waits, tmp_path):
+    server.faults["blob"] = [Fault(status=503, headers={"Retry-After": "300"})]
+    server.faults["blob"] += [Fault(status=429, headers={"Retry-After": "301"})]
+    with pytest.raises(UserError, match="asks to come back in 301 s: run again then"):
         fetch(server, tmp_path)
-    assert waits == []
+    assert waits == [300]
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 418])
@@ -151,7 +155,7 @@ def test_an_answer_that_will_not_change_is_not_asked_for_again(server, waits, tm
 
 
 def test_a_stalled_server_is_asked_for_the_rest(server, waits, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "TIMEOUT", (5, 0.2))
+    monkeypatch.setattr(transport, "TIMEOUT", (5, 0.2))
     server.faults["blob"] = [Fault(stall_at=400_000)]
     assert fetch(server, tmp_path) == {"blob": BLOB}
     assert int(server.ranges("blob")[1].removeprefix("bytes=").removesuffix("-")) >= 300_000
@@ -160,17 +164,19 @@ def test_a_stalled_server_is_asked_for_the_rest(server, waits, tmp_path, monkeyp
 def test_a_server_that_ignores_ranges_sends_it_all_again(server, waits, tmp_path):
     server.faults["blob"] = [Fault(end_at=PART), Fault(ignore_range=True)]
     assert fetch(server, tmp_path) == {"blob": BLOB}
-    assert server.ranges("blob") == [None, f"bytes={PART}-"]
+    assert server.ranges("blob") == [None, REST]
 
 
 @pytest.mark.parametrize(
     "content_range",
     [
         "bytes 0-699999/700000",
-        f"bytes {PART - 1}-699999/700000",
-        f"bytes {PART}-699998/700000",
-        f"bytes {PART}-699999/700001",
-        f"bytes {PART}-699999/*",
+        f"bytes {PART}-699999/700000",
+        f"bytes {PART - download.OVERLAP}-699998/700000",
+        f"bytes {PART - download.OVERLAP}-699999/700001",
+        f"bytes {PART - download.OVERLAP}-699999/*",
+        f"bytes {PART - download.OVERLAP}-699999/{'9' * 5000}",
+        "bytes \xb2-3/4",
         "pages 1-2/3",
         None,
     ],
@@ -178,30 +184,70 @@ def test_a_server_that_ignores_ranges_sends_it_all_again(server, waits, tmp_path
 def test_a_wrong_content_range_is_not_believed(server, waits, tmp_path, content_range):
     server.faults["blob"] = [Fault(end_at=PART), Fault(headers={"Content-Range": content_range})]
     assert fetch(server, tmp_path) == {"blob": BLOB}
-    assert server.ranges("blob") == [None, f"bytes={PART}-", None]
+    assert server.ranges("blob") == [None, REST, None]
+
+
+@pytest.mark.parametrize("known", [ANY, Known(700_000)])
+def test_a_server_whose_ranges_are_another_files_is_found_out_by_what_is_there(server, waits, tmp_path, known):
+    server.etag = server.content_md5 = False  # so that only a date tells the two apart, and it is the same
+    server.faults["blob"] = [Fault(end_at=PART), Fault(before=lambda: swap(server, "blob")), Fault(end_at=PART)]
+    server.faults["blob"] += [Fault(before=lambda: swap(server, "blob", BLOB))]
+    assert fetch(server, tmp_path, known) == {"blob": BLOB}
+    assert server.ranges("blob") == [None, REST, None, REST, None]
+
+
+@pytest.mark.parametrize("at", [PART - download.OVERLAP, PART - 1])
+def test_one_byte_that_differs_in_what_is_asked_for_again_is_seen(server, waits, tmp_path, at):
+    server.etag = server.content_md5 = False
+    other = bytearray(BLOB)
+    other[at] ^= 1
+    server.faults["blob"] = [Fault(end_at=PART), Fault(before=lambda: swap(server, "blob", bytes(other)))]
+    assert fetch(server, tmp_path) == {"blob": bytes(other)}
+    assert server.ranges("blob") == [None, REST, None]
 
 
 def test_a_server_whose_ranges_are_another_files_is_found_out_by_the_md5(server, waits, tmp_path):
-    server.faults["blob"] = [Fault(end_at=PART), Fault(body=None, before=lambda: swap(server, "blob"))]
-    server.etag = False  # so that only a date tells the two apart, and it is the same
-    assert fetch(server, tmp_path) == {"blob": OTHER}
+    server.etag = False
+    other = BLOB[:PART] + OTHER[PART:]
+    server.faults["blob"] = [Fault(end_at=PART), Fault(before=lambda: swap(server, "blob", other))]
+    assert fetch(server, tmp_path) == {"blob": other}
+    assert server.ranges("blob") == [None, REST, None]
 
 
-def swap(server, path):
-    server.files[path] = OTHER
+def test_what_another_mirror_promised_is_not_continued(server, waits, tmp_path):
+    server.etag = server.content_md5 = False
+    server.faults["blob"] = [Fault(end_at=PART)] + [Fault(end_at=0)] * 9
+    with pytest.raises(UserError):
+        fetch(server, tmp_path)
+    with BlobServer({"blob": OTHER}, etag=False, content_md5=False) as another:
+        assert fetch(another, tmp_path) == {"blob": OTHER}
+        assert another.ranges("blob") == [None]
+
+
+def test_a_part_of_another_length_than_is_known_is_not_continued(server, waits, tmp_path):
+    server.faults["blob"] = [Fault(end_at=PART)] + [Fault(end_at=0)] * 9
+    with pytest.raises(UserError):
+        fetch(server, tmp_path)
+    with pytest.raises(UserError, match="expected 600000 bytes, found 700000"):
+        fetch(server, tmp_path, Known(600_000))
+    assert server.ranges("blob")[-1] is None
+
+
+def swap(server, path, data=OTHER):
+    server.files[path] = data
 
 
 def test_a_file_that_changes_between_two_requests_is_fetched_anew(server, waits, tmp_path):
     server.faults["blob"] = [Fault(end_at=PART), Fault(before=lambda: swap(server, "blob"))]
     assert fetch(server, tmp_path) == {"blob": OTHER}
-    assert server.ranges("blob") == [None, f"bytes={PART}-"]  # and was answered with status 200
+    assert server.ranges("blob") == [None, REST]  # and was answered with status 200
 
 
 def test_a_changed_file_is_seen_by_its_etag_if_the_server_does_not_know_if_range(server, waits, tmp_path):
     wrong = {"ETag": '"another"'}
     server.faults["blob"] = [Fault(end_at=PART), Fault(headers=wrong)]
     assert fetch(server, tmp_path) == {"blob": BLOB}
-    assert server.ranges("blob") == [None, f"bytes={PART}-", None]
+    assert server.ranges("blob") == [None, REST, None]
 
 
 def test_without_anything_that_would_tell_a_change_it_begins_anew(server, waits, tmp_path):
@@ -243,7 +289,7 @@ def test_an_empty_file_is_none_of_ours(server, waits, tmp_path, known):
 def test_without_a_length_the_known_size_tells_a_cut(server, waits, tmp_path):
     server.faults["blob"] = [Fault(headers={"Content-Length": None}, end_at=PART)]
     assert fetch(server, tmp_path, Known(700_000)) == {"blob": BLOB}
-    assert server.ranges("blob") == [None, f"bytes={PART}-"]
+    assert server.ranges("blob") == [None, REST]
 
 
 def test_without_a_length_and_a_known_size_nothing_is_fetched(server, waits, tmp_path):
@@ -251,6 +297,78 @@ def test_without_a_length_and_a_known_size_nothing_is_fetched(server, waits, tmp
     with pytest.raises(UserError, match="expected a Content-Length, found none"):
         fetch(server, tmp_path)
     assert contents(tmp_path) == {}
+
+
+def test_no_more_is_taken_than_was_promised(server, waits, tmp_path):
+    server.faults["blob"] = [Fault(headers={"Content-Length": None})]
+    part = Part(tmp_path / "blob")
+    with transport.Session() as session, pytest.raises(UserError, match="expected 100000 bytes, found 1"):
+        download.fetch(session, f"{server.url}/blob", part, Known(100_000), lambda path: None)
+    assert 100_000 < part.received <= 100_000 + transport.CHUNK and contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [("hparams.json", 4096), ("checkpoint", 4096), ("model.ckpt.index", 1 << 20), ("model.ckpt.meta", 1 << 24)],
+)
+def test_a_small_file_of_unknown_size_has_a_limit(server, waits, tmp_path, name, limit):
+    server.files = {name: b"\n" * (limit + 1)}
+    for length in (str(limit + 1), "10000000000"):
+        server.faults[name] = [Fault(headers={"Content-Length": length})]
+        with pytest.raises(UserError, match=f"expected {limit} bytes at most, found {length}: not OpenAI's file"):
+            download.fetch_all(server.url, [name], tmp_path, lambda name: ANY)
+        assert contents(tmp_path) == {}
+    server.files = {name: bytes(limit)}
+    download.fetch_all(
+        server.url, [name], tmp_path, lambda name: Known(limit, hashlib.sha256(bytes(limit)).hexdigest())
+    )
+    assert contents(tmp_path) == {name: bytes(limit)}
+
+
+INDEX = bytes(40) + bytes.fromhex("57fb808b247547db")
+CHECKPOINT = b'model_checkpoint_path: "model.ckpt"\nall_model_checkpoint_paths: "model.ckpt"\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong", "message"),
+    [
+        ("hparams.json", json.dumps(openai.HPARAMS["774M"]).encode(), b'{"error": 404}', "n_vocab, found None"),
+        (
+            "hparams.json",
+            json.dumps(openai.HPARAMS["1558M"]).encode(),
+            b"[" * 4000,
+            "brackets within brackets|Expecting",
+        ),
+        ("encoder.json", b'{"a": 0}', b"[]", r"expected a JSON object, found \[\]"),
+        ("vocab.bpe", b"#version: 0.2\n", b"version", "expected #version first, found b'version'"),
+        ("checkpoint", CHECKPOINT, b'model_checkpoint_path: "../x"\n', "expected model.ckpt, found b'model_check"),
+        ("model.ckpt.index", INDEX, INDEX + b"x", "expected an index of tensors"),
+        ("model.ckpt.meta", b"\n\x00", b"{}", "expected a graph, found b'{}'"),
+    ],
+)
+def test_what_cannot_be_the_file_does_not_get_its_name(server, waits, tmp_path, name, right, wrong, message):
+    looks = {"hparams.json": utils.read_hparams}
+    server.files = {name: wrong}
+    with pytest.raises(UserError, match=message) as error:
+        download.fetch_all(server.url, [name], tmp_path, lambda name: ANY, looks)
+    assert str(error.value).startswith(f"{server.url}/{name}: expected ") and "not the file that was" in str(
+        error.value
+    )
+    assert contents(tmp_path) == {}
+    server.files = {name: right}
+    download.fetch_all(server.url, [name], tmp_path, lambda name: ANY, looks)
+    assert contents(tmp_path) == {name: right}
+
+
+def test_any_json_does_not_become_a_models_hparams(waits, tmp_path, monkeypatch):
+    hparams = json.dumps(openai.HPARAMS["774M"]).encode()
+    tokenizer = {f"774M/{name}": (vocabulary_dir() / name).read_bytes() for name in openai.TOKENIZER}
+    with BlobServer({"774M/hparams.json": b'{"message": "hello"}', **tokenizer}) as server:
+        monkeypatch.setenv("PICOGPT_WEIGHTS_URL", server.url)
+        with pytest.raises(UserError, match=f"{server.url}/774M/hparams.json: expected "):
+            utils.load_encoder_and_hparams("774M", tmp_path)
+        server.files["774M/hparams.json"] = hparams
+        assert utils.load_encoder_and_hparams("774M", tmp_path)[1] == openai.HPARAMS["774M"]
 
 
 @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/octet-stream"])
@@ -267,7 +385,7 @@ def test_a_web_page_in_the_middle_of_a_download_leaves_what_is_there(server, wai
     with pytest.raises(UserError, match="found a web page"):
         fetch(server, tmp_path)
     assert fetch(server, tmp_path) == {"blob": BLOB}
-    assert server.ranges("blob")[-1] == f"bytes={PART}-"
+    assert server.ranges("blob")[-1] == REST
 
 
 def test_a_checksum_that_differs_is_refused_and_nothing_stays(server, waits, tmp_path):
@@ -288,7 +406,7 @@ def test_a_continued_file_with_a_wrong_checksum_is_fetched_anew_once(server, wai
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(download, "_wait", lambda *_: (tmp_path / "blob.part").write_bytes(OTHER[:PART]))
         assert fetch(server, tmp_path, known) == {"blob": BLOB}
-    assert server.ranges("blob") == [None, f"bytes={PART}-", None]
+    assert server.ranges("blob") == [None, REST, None]
 
 
 def test_an_encoded_body_is_refused(server, waits, tmp_path):
@@ -393,7 +511,7 @@ def test_killed_ten_times_at_random_bytes_of_the_download_it_still_ends_with_the
         assert store.reached.wait(60)
         process.kill()
         process.communicate(timeout=60)
-        assert store.ranges(path) == [f"bytes={before}-" if before else None]
+        assert store.ranges(path) == [f"bytes={before - download.OVERLAP}-" if before > download.OVERLAP else None]
     assert before > 0
     check_clean_run(tmp_path, store)
 
@@ -439,13 +557,13 @@ def test_a_disk_that_fills_up_is_told_and_what_has_come_is_continued(store, tmp_
         continued_at = (disk / "124M" / f"{openai.DATA}.part").stat().st_size
         assert continued_at > free_then // 2
         check_clean_run(disk, store)
-        assert store.ranges(path) == [None, f"bytes={continued_at}-"]
+        assert store.ranges(path) == [None, f"bytes={continued_at - download.OVERLAP}-"]
 
 
 def test_a_write_that_fails_is_told_and_what_has_come_is_continued(store, tmp_path):
     check_message(start(tmp_path, store, "full:1000000"), f"cannot write to {tmp_path / '124M'}: File too large")
     check_clean_run(tmp_path, store)
-    assert store.ranges(f"124M/{openai.DATA}") == [None, "bytes=1000000-"]
+    assert store.ranges(f"124M/{openai.DATA}") == [None, f"bytes={1_000_000 - download.OVERLAP}-"]
 
 
 def test_a_write_that_fails_while_converting_is_told_and_leaves_nothing(store, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from base64 import b64encode
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,22 +13,26 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from picogpt import files
+from picogpt.errors import UserError
 from picogpt.weights.openai import Known
-
-CHUNK = 1 << 14  # bytes; what a cut loses at most
+from picogpt.weights.transport import MD5, VALIDATOR, matching
 
 
 class Promise(NamedTuple):
     """What a server says of a whole file; the validator, an ETag or a date, changes when the file does."""
 
     url: str
-    total: int | None
+    total: int
     validator: str | None
     md5: str | None
 
 
 class Part:
-    """A file while it is fetched: what is there of it, and what the server promised."""
+    """A file while it is fetched: what is there of it, and what the server promised.
+
+    Something else in the place of one of the two files, a pipe, a link or a file with a second name, is replaced and
+    never written to; a directory is refused.
+    """
 
     def __init__(self, goal: Path):
         self.goal = goal
@@ -37,33 +42,46 @@ class Part:
 
     @property
     def size(self) -> int:
-        return self.path.stat().st_size if self.path.exists() else 0
+        try:
+            status = self.path.lstat()
+        except OSError:
+            return 0
+        return status.st_size if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 else 0
 
     def promise(self, url: str, known: Known) -> Promise | None:
         """What was promised of the file on disk, if it can be continued: else a change of it could go unseen."""
         try:
-            promise = Promise(**json.loads(self.note.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            note = files.read_object(self.note)
+        except UserError:
             return None
+        total, validator, md5 = note.get("total"), matching(VALIDATOR, note.get("validator")), note.get("md5")
+        promise = Promise(url, total if type(total) is int else 0, validator, matching(MD5, md5))
         seen = promise.validator or promise.md5 or known.sha256
-        fits = promise.total is not None and 0 < self.size <= promise.total
-        return promise if promise.url == url and seen and fits else None
+        fits = 0 < self.size <= promise.total and promise.total == (known.size or promise.total)
+        return promise if note.get("url") == url and seen and fits else None
 
     def begin(self, promise: Promise) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_bytes(b"")  # first, so that old bytes are never taken for those of the new promise
+        self.discard()  # first, so that old bytes are never taken for those of the new promise
+        self.path.open("xb").close()
         files.save_text(self.note, json.dumps(promise._asdict()))
 
     def finish(self) -> None:
         self.path.replace(self.goal)
-        self.note.unlink(missing_ok=True)
+        _remove(self.note)
         files.sync(self.goal.parent)
 
     def discard(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self.note.unlink(missing_ok=True)
+        _remove(self.path)
+        _remove(self.note)
 
-    def save(self, chunks: Iterable[bytes], total: int | None) -> None:
+    def tail(self, start: int) -> bytes:
+        """The bytes on disk from `start`."""
+        with self.path.open("rb") as file:
+            file.seek(start)
+            return file.read()
+
+    def save(self, chunks: Iterable[bytes], total: int) -> None:
         """Append what comes, behind a bar with bytes, rate and time left."""
         bar = tqdm(
             desc=f"fetching {self.goal.name}", total=total, initial=self.size, unit="B", unit_scale=True, disable=None
@@ -73,7 +91,7 @@ class Part:
                 file.write(chunk)
                 bar.update(len(chunk))
                 self.received += len(chunk)
-                if total is not None and file.tell() > total:
+                if file.tell() > total:
                     break  # more than was promised
             file.flush()
             os.fsync(file.fileno())
@@ -90,3 +108,10 @@ class Part:
         if promise.md5 and promise.md5 != (found := b64encode(files.digest(self.path, "md5")).decode()):
             return f"expected MD5 {promise.md5}, found {found}"
         return None
+
+
+def _remove(path: Path) -> None:
+    """Delete what is in the place of a file of ours."""
+    if path.is_dir() and not path.is_symlink():
+        raise UserError(f"{path}: expected a file, found a directory: move it away and run again")
+    path.unlink(missing_ok=True)
