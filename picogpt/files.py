@@ -1,4 +1,7 @@
-"""What writing a model's files asks for: one process at a time, room on the disk, and errors that help."""
+"""Reading files that nobody vouches for, and writing files so that they are there whole or not at all.
+
+What is wrong with a file, or with the place to write one, is a UserError: one line.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,21 @@ import reprlib
 import shutil
 import stat
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR, ENXIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from picogpt.errors import UserError
+from picogpt.errors import UserError, printable
 
 SMALL = 1 << 20  # bytes; no hparams.json, config.json or manifest.json comes near
 VOCABULARY = 32 << 20  # bytes; nor a tokenizer's file near this
 ADVICE = "put a good one there"
+LATER = "nothing was changed; run again when it can be read"
+ROOM = "make room there or choose another --models_dir; what has been fetched stays and is continued"
 WRONG_PATH = (EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR, ENXIO)  # what there is, is no file that could be good
 
 _SHORT = reprlib.Repr()
@@ -33,25 +39,64 @@ class UnreadableError(UserError):
 
 @contextmanager
 def only_one(directory: Path) -> Iterator[None]:
-    """Within, no other process writes to this model's directory: where one does, waits for it and says so.
+    """Within, no other process writes to this directory: where one does, waits for it and says so.
 
-    The lock is a file beside the directory, which stays; the operating system frees it however its holder ends.
-    Raises UserError where it cannot be written.
+    The lock is a file beside the directory, which is removed afterwards; the operating system frees it however its
+    holder ends. Directories that were made for this and stay empty are removed as well. Raises UserError where the lock
+    cannot be written or locked.
     """
-    import filelock  # only a run that writes needs it
-
+    path = directory.parent / f".{directory.name}.lock"
+    made = [parent for parent in (directory, *directory.parents) if not is_there(parent)]
     with explained(directory):
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(directory.parent / f".{directory.name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            note(f"waiting for another process that is at work on {directory}")
-            lock.acquire()
+        descriptor = _lock(path, f"waiting for another process that is at work on {directory}")
     try:
         yield
     finally:
-        lock.release()
+        with suppress(OSError):  # on Windows an open file stays
+            path.unlink()
+        os.close(descriptor)
+        for parent in made:
+            with suppress(OSError):  # not empty, or not there
+                parent.rmdir()
+
+
+def _lock(path: Path, waiting: str) -> int:
+    """The descriptor of a lock file, locked. Raises OSError."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not try_to_lock(descriptor, wait=False):
+                note(waiting)
+                try_to_lock(descriptor, wait=True)
+            if is_there(path) and os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # its holder has removed it: another one is there now, or none
+
+
+def try_to_lock(descriptor: int, wait: bool) -> bool:
+    """Lock a file for this process; False where another one holds it. Raises OSError where files cannot be locked."""
+    if sys.platform != "win32":
+        import fcntl
+
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        return True
+    import msvcrt
+
+    while True:
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            return True
+        except PermissionError:
+            if not wait:
+                return False
+            time.sleep(0.1)
 
 
 @contextmanager
@@ -59,24 +104,29 @@ def explained(directory: Path) -> Iterator[None]:
     """Raises UserError where the operating system does not let us write to a directory."""
     try:
         yield
-    except UserError:
-        raise
-    except (OSError, NotImplementedError) as error:  # the latter where a file system cannot lock
-        raise UserError(
-            f"cannot write to {directory}: {getattr(error, 'strerror', None) or error}: "
-            "make room there or choose another --models_dir; what has been fetched stays and is continued"
-        ) from None
+    except OSError as error:
+        raise UserError(f"cannot write to {directory}: {error.strerror or error}: {ROOM}") from None
 
 
 def check_space(directory: Path, needed: int, purpose: str) -> None:
     """Raises UserError where a disk has less than `needed` bytes free."""
-    existing = next(path for path in (directory, *directory.absolute().parents) if path.is_dir())
+    existing = next(path for path in (directory, *directory.absolute().parents) if is_dir(path))
     free = shutil.disk_usage(existing).free
     if free < needed:
-        raise UserError(
-            f"{directory}: expected {size(needed)} of free disk ({purpose}), found {size(free)}: "
-            "make room there or choose another --models_dir"
-        )
+        raise UserError(f"{directory}: expected {size(needed)} of free disk ({purpose}), found {size(free)}: {ROOM}")
+
+
+def is_dir(path: Path) -> bool:
+    """Is a directory there? No error for a path that cannot be one."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def is_there(path: Path) -> bool:
+    """Is anything there, be it a link that leads nowhere?"""
+    return os.path.lexists(path)
 
 
 def open_file(path: str | os.PathLike[str], advice: str = ADVICE) -> BinaryIO:
@@ -90,28 +140,34 @@ def open_file(path: str | os.PathLike[str], advice: str = ADVICE) -> BinaryIO:
         raise _refused(path, error, advice) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise UserError(f"{path}: expected a file, found a directory, a pipe or a device: {advice}")
+        raise UserError(f"{path}: expected a file, found a directory, a pipe or a device{then(advice)}")
     return os.fdopen(descriptor, "rb")
+
+
+@contextmanager
+def readable(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raises UnreadableError where the operating system cannot read a file that is open."""
+    try:
+        yield
+    except OSError as error:
+        raise UnreadableError(f"{path}: cannot read it: {error.strerror or error}: {LATER}") from None
 
 
 def _refused(path: str | os.PathLike[str], error: OSError | ValueError, advice: str) -> UserError:
     reason = getattr(error, "strerror", None) or str(error)
     if isinstance(error, FileNotFoundError):
-        return UserError(f"{path}: expected a file, found none: {advice}")
+        return UserError(f"{path}: expected a file, found none{then(advice)}")
     if isinstance(error, OSError) and error.errno not in WRONG_PATH:
-        return UnreadableError(f"{path}: cannot read it: {reason}")
-    return UserError(f"{path}: cannot read it: {reason}: {advice}")
+        return UnreadableError(f"{path}: cannot read it: {reason}: {LATER}")
+    return UserError(f"{path}: cannot read it: {reason}{then(advice)}")
 
 
 def read_bytes(path: str | os.PathLike[str], limit: int = SMALL, advice: str = ADVICE) -> bytes:
     """The bytes of a file that may be anything, `limit` of them at most. Raises UserError, see `open_file`."""
-    with open_file(path, advice) as file:
-        try:
-            data = file.read(limit + 1) or b""  # None where there is nothing yet, in /proc
-        except OSError as error:
-            raise _refused(path, error, advice) from None
+    with open_file(path, advice) as file, readable(path):
+        data = file.read(limit + 1) or b""  # None where there is nothing yet, in /proc
     if len(data) > limit:
-        raise UserError(f"{path}: expected at most {size(limit)}, found more: {advice}")
+        raise UserError(f"{path}: expected at most {size(limit)}, found more{then(advice)}")
     return data
 
 
@@ -120,7 +176,7 @@ def read_text(path: str | os.PathLike[str], limit: int = SMALL, advice: str = AD
     try:
         return read_bytes(path, limit, advice).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: expected UTF-8, found {error.reason} at byte {error.start}: {advice}") from None
+        raise UserError(f"{path}: expected UTF-8, found {error.reason} at byte {error.start}{then(advice)}") from None
 
 
 def read_json(path: str | os.PathLike[str], limit: int = SMALL, advice: str = ADVICE, unique: bool = True) -> Any:
@@ -150,20 +206,20 @@ def json_from(text: str, where: str, advice: str = ADVICE, unique: bool = True) 
     try:
         return json.loads(text, object_pairs_hook=_unique if unique else None)
     except _TwiceError as error:
-        raise UserError(f"{where}: expected each key once, found {error} twice: {advice}") from None
+        raise UserError(f"{where}: expected each key once, found {error} twice{then(advice)}") from None
     except json.JSONDecodeError as error:
-        raise UserError(f"{where}: expected JSON, found {error}: {advice}") from None
+        raise UserError(f"{where}: expected JSON, found {error}{then(advice)}") from None
     except ValueError:
-        raise UserError(f"{where}: expected JSON, found a number of thousands of digits: {advice}") from None
+        raise UserError(f"{where}: expected JSON, found a number of thousands of digits{then(advice)}") from None
     except RecursionError:
-        raise UserError(f"{where}: expected JSON, found brackets within brackets without end: {advice}") from None
+        raise UserError(f"{where}: expected JSON, found brackets within brackets without end{then(advice)}") from None
 
 
 def json_object_from(text: str, where: str, advice: str = ADVICE, unique: bool = True) -> dict[str, Any]:
     """The object of a JSON text, as `json_from`. Raises UserError."""
     value = json_from(text, where, advice, unique)
     if not isinstance(value, dict):
-        raise UserError(f"{where}: expected a JSON object, found {quoted(value)}: {advice}")
+        raise UserError(f"{where}: expected a JSON object, found {quoted(value)}{then(advice)}")
     return value
 
 
@@ -179,6 +235,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
+def then(advice: str) -> str:
+    """The end of a message: what to do next, if anything."""
+    return f": {advice}" if advice else ""
+
+
 def quoted(value: object) -> str:
     """A value as a message shows it: one short line, with what is not printable escaped.
 
@@ -191,7 +252,9 @@ def quoted(value: object) -> str:
 def save_text(path: Path, text: str) -> None:
     """Write a small file, all of it or nothing."""
     unfinished = path.with_name(f"{path.name}.new")
-    unfinished.write_text(text, encoding="utf-8")
+    unfinished.unlink(missing_ok=True)  # it may be a pipe or a link, which are not ours to write to
+    with unfinished.open("x", encoding="utf-8") as file:
+        file.write(text)
     unfinished.replace(path)
 
 
@@ -209,7 +272,7 @@ def sync(path: Path) -> None:
 def digest(path: Path, algorithm: str) -> bytes:
     """The digest of a file's bytes, by one of hashlib's algorithms."""
     state = hashlib.new(algorithm, usedforsecurity=False)
-    with path.open("rb") as file:
+    with open_file(path) as file, readable(path):
         while chunk := file.read(1 << 20):
             state.update(chunk)
     return state.digest()
@@ -218,7 +281,7 @@ def digest(path: Path, algorithm: str) -> bytes:
 def size(n_bytes: float) -> str:
     """12345678 as "12.3 MB"."""
     for unit in ("bytes", "kB", "MB"):
-        if n_bytes < 1000:
+        if n_bytes < 999.5:
             return f"{n_bytes:.3g} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:.2f} GB"
@@ -226,4 +289,4 @@ def size(n_bytes: float) -> str:
 
 def note(message: str) -> None:
     """A line on stderr for whoever waits; stdout holds the answer alone."""
-    print(message, file=sys.stderr, flush=True)
+    print(printable(message), file=sys.stderr, flush=True)

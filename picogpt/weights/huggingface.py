@@ -7,21 +7,22 @@ The tensors are those of OpenAI's checkpoints under other names; they become flo
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from picogpt import files
+from picogpt.arrays import Array
+from picogpt.encoder import Encoder
 from picogpt.errors import UserError
 from picogpt.weights import openai
-from picogpt.weights.store import check_names, param_shapes
-from picogpt.encoder import Encoder, bytes_to_unicode, get_encoder
-from picogpt.arrays import Array
-
+from picogpt.weights.shapes import check_names, checked_hparams, param_shapes
+from picogpt.weights.source import Source
+from picogpt.weights.tokenizer_json import read_encoder
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # where the weights are split over several files
@@ -50,95 +51,117 @@ DTYPES = ("F32", "F16", "BF16")
 
 
 def is_checkpoint(model_dir: Path) -> bool:
-    return (model_dir / "config.json").is_file() and not (model_dir / "hparams.json").is_file()
+    return files.is_there(model_dir / "config.json") and not files.is_there(model_dir / "hparams.json")
 
 
-def read_config(model_dir: Path) -> dict[str, Any]:
-    """A config's hyperparameters by OpenAI's names. Raises UserError naming what this model does not do."""
-    path = model_dir / "config.json"
-    config = files.read_object(path)
-    if (found := config.get("model_type")) != "gpt2":
-        raise UserError(f"{path}: expected the model_type gpt2, found {found!r}: only GPT-2 can be run")
-    for key, values in EXPECTED.items():
-        if (found := config.get(key, values[0])) not in values:
-            raise UserError(f"{path}: expected {key} {_either(values)}, found {found!r}: this model does not do that")
-    hparams = {name: config.get(key, openai.HPARAMS["124M"][name]) for name, key in HPARAMS.items()}
-    if (found := config.get("n_inner")) not in (None, 4 * hparams["n_embd"]):
-        raise UserError(f"{path}: expected n_inner 4 * n_embd, found {found!r}: this model does not do that")
-    return hparams
+class Checkpoint(Source):
+    """A directory that transformers saved."""
+
+    def read_hparams(self) -> dict[str, int]:
+        """A config's hyperparameters by OpenAI's names. Raises UserError naming what this model does not do."""
+        path = self.directory / "config.json"
+        config = files.read_object(path)
+        if (found := config.get("model_type")) != "gpt2":
+            raise UserError(f"{path}: expected the model_type gpt2, found {files.quoted(found)}: only GPT-2 can be run")
+        for key, values in EXPECTED.items():
+            if (found := config.get(key, values[0])) not in values:
+                raise _refused(path, key, " or ".join(map(repr, values)), found)
+        sizes = {name: config.get(key, openai.HPARAMS["124M"][name]) for name, key in HPARAMS.items()}
+        hparams = checked_hparams(sizes, path, HPARAMS)
+        if (found := config.get("n_inner")) not in (None, 4 * hparams["n_embd"]):
+            raise _refused(path, "n_inner", "4 * n_embd", found)
+        return hparams
+
+    def read_encoder(self, hparams: Mapping[str, int]) -> Encoder:
+        return read_encoder(self.directory, hparams["n_vocab"])
+
+    def fingerprint(self) -> str | None:
+        """The size and the date of each file, as `make` tells files apart."""
+        stats = [path.stat() for path in self._weight_files()]
+        return f"{WEIGHTS} {[(stat.st_size, stat.st_mtime_ns) for stat in stats]}" if stats else None
+
+    def _weight_files(self) -> list[Path]:
+        if files.is_there(self.directory / WEIGHTS):
+            return [self.directory / WEIGHTS]
+        if not files.is_there(path := self.directory / INDEX):
+            return []
+        names = _file_names(files.read_object(path, files.VOCABULARY).get("weight_map"), path)
+        for name in names:
+            if not files.is_there(self.directory / name):
+                raise UserError(f"{self.directory}: expected the file {name}, which {INDEX} names and which is missing")
+        return [self.directory / name for name in names]
+
+    def prepare(self, hparams: Mapping[str, int]) -> None:
+        self._open(param_shapes(hparams))
+
+    def tensors(self, hparams: Mapping[str, int]) -> Iterator[tuple[str, Array]]:
+        shapes = param_shapes(hparams)
+        found = self._open(shapes)
+        with _damage_told(self.directory):
+            for name in shapes:
+                yield name, found.read(key_of(name))
+
+    def _open(self, shapes: Mapping[str, tuple[int, ...]]) -> _Tensors:
+        with _damage_told(self.directory):
+            found = _Tensors(self._weight_files())
+            found.check({key_of(name): shape for name, shape in shapes.items()})
+        return found
 
 
-def _either(values: tuple[Any, ...]) -> str:
-    return " or ".join(map(repr, values))
+def _refused(path: Path, key: str, expected: str, found: Any) -> UserError:
+    return UserError(f"{path}: expected {key} {expected}, found {files.quoted(found)}: this model does not do that")
 
 
-def read_encoder(model_dir: Path, n_vocab: int) -> Encoder:
-    """The tokenizer, with the tokens that were added to it and that the model knows."""
-    if (model_dir / "vocab.json").is_file():
-        encoder = get_encoder(model_dir.name, model_dir.parent, "vocab.json", "merges.txt")
-    else:
-        encoder = _read_tokenizer(model_dir / "tokenizer.json")
-    if len(encoder.encoder) >= n_vocab:
-        return encoder
-    symbols = {_as_symbols(token): token_id for token, token_id in _added_tokens(model_dir).items()}
-    added = {symbol: i for symbol, i in symbols.items() if i < n_vocab and symbol not in encoder.encoder}
-    return Encoder({**encoder.encoder, **added}, encoder.bpe_ranks) if added else encoder
-
-
-def _read_tokenizer(path: Path) -> Encoder:
-    """The tokenizer in a tokenizer.json, which newer checkpoints have alone."""
-    if not path.is_file():
-        raise UserError(f"{path.parent}: expected vocab.json and merges.txt, or tokenizer.json, found neither")
-    tokenizer = files.read_object(path)
-    try:
-        vocabulary, merges = tokenizer["model"]["vocab"], tokenizer["model"]["merges"]
-    except (KeyError, TypeError):
-        vocabulary, merges = {}, []
-    if not merges or "ByteLevel" not in json.dumps(tokenizer.get("pre_tokenizer")):
-        raise UserError(f"{path}: expected byte-level BPE, found another tokenizer: only GPT-2's can be used")
-    return Encoder(vocabulary, [merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
-
-
-def _added_tokens(model_dir: Path) -> dict[str, int]:
-    if (path := model_dir / "added_tokens.json").is_file():
-        return files.read_object(path)
-    if (path := model_dir / "tokenizer.json").is_file():
-        return {token["content"]: token["id"] for token in files.read_object(path).get("added_tokens", [])}
-    return {}
-
-
-def _as_symbols(token: str) -> str:
-    symbols = bytes_to_unicode()
-    return "".join(symbols[byte] for byte in token.encode("utf-8"))
-
-
-def fingerprint(model_dir: Path) -> str | None:
-    """Tells checkpoints apart by size and date, as `make` does. None where there are no weights."""
-    stats = [path.stat() for path in _weight_files(model_dir)]
-    return f"{WEIGHTS} {[(stat.st_size, stat.st_mtime_ns) for stat in stats]}" if stats else None
-
-
-def _weight_files(model_dir: Path) -> list[Path]:
-    if (model_dir / WEIGHTS).is_file():
-        return [model_dir / WEIGHTS]
-    if not (model_dir / INDEX).is_file():
-        return []
-    names = sorted(set(files.read_object(model_dir / INDEX).get("weight_map", {}).values()))
+def _file_names(weight_map: Any, path: Path) -> list[str]:
+    """The names of the files in an index, which are to lie beside it."""
+    names = list(weight_map.values()) if isinstance(weight_map, dict) else [weight_map]
     for name in names:
-        if not (model_dir / Path(name).name).is_file():
-            raise UserError(f"{model_dir}: expected the file {name}, which {INDEX} names and which is missing")
-    return [model_dir / Path(name).name for name in names]
+        if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name or "\\" in name:
+            raise UserError(
+                f"{path}: expected names of files in weight_map, found {files.quoted(name)}: fetch it again"
+            )
+    return sorted(set(names))
+
+
+@contextmanager
+def _damage_told(model_dir: Path) -> Iterator[None]:
+    """Names the directory in every error; what the library says of a damaged file becomes one."""
+    try:
+        yield
+    except files.UnreadableError:
+        raise
+    except UserError as error:
+        raise UserError(f"{model_dir}: {error}") from None
+    except (_import("safetensors").SafetensorError, OSError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(f"{model_dir}: expected safetensors, found a damaged file ({reason}): fetch it again") from None
 
 
 class _Tensors:
     """The tensors in one or several safetensors files, by their keys without a leading "transformer."."""
 
-    def __init__(self, paths: list[Path], safetensors: Any):
-        files = [safetensors.safe_open(path, framework="numpy") for path in paths]
-        self.places = {key.removeprefix("transformer."): (file, key) for file in files for key in file.keys()}  # noqa: SIM118
+    def __init__(self, paths: list[Path]):
+        safetensors = _import("safetensors")
+        self.places: dict[str, tuple[Any, str]] = {}
+        for path in paths:
+            files.open_file(path).close()  # the library would wait for ever at a pipe
+            file = safetensors.safe_open(path, framework="numpy")
+            for key in file.keys():  # noqa: SIM118 it is no dict
+                name = key.removeprefix("transformer.")
+                if name in self.places:
+                    raise UserError(f"expected each tensor once, found {name[:80]} twice: fetch the files again")
+                self.places[name] = file, key
 
-    def read(self, key: str, shape: tuple[int, ...]) -> Array:
-        """A tensor as float32. Raises UserError where it is of another shape or of a dtype that is no weight's."""
+    def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Raises UserError where names, shapes or dtypes are not those of a model, or its head is its own."""
+        weights = {key for key in self.places if not re.fullmatch(MASK, key)}
+        check_names(shapes, weights - {HEAD}, WEIGHTS)
+        for key, shape in {**shapes, **({HEAD: shapes["wte.weight"]} if HEAD in weights else {})}.items():
+            self._check_tensor(key, shape)
+        if HEAD in weights and not np.array_equal(self.read(HEAD), self.read("wte.weight")):
+            raise UserError(f"{HEAD} differs from wte.weight: a model with a head of its own is not supported")
+
+    def _check_tensor(self, key: str, shape: tuple[int, ...]) -> None:
         file, full_key = self.places[key]
         described = file.get_slice(full_key)
         found, dtype = tuple(described.get_shape()), described.get_dtype()
@@ -148,30 +171,11 @@ class _Tensors:
             )
         if dtype == "BF16":
             _import("ml_dtypes")  # makes bfloat16 known to NumPy
+
+    def read(self, key: str) -> Array:
+        """A tensor as float32."""
+        file, full_key = self.places[key]
         return np.asarray(file.get_tensor(full_key)).astype(np.float32, copy=False)
-
-
-def tensors(model_dir: Path, hparams: Mapping[str, int]) -> Iterator[tuple[str, Array]]:
-    """The tensors, (name, array) each, read one at a time, by OpenAI's names and in float32.
-
-    Raises UserError where safetensors is missing, a file damaged, or a tensor not as hparams ask for.
-    """
-    safetensors = _import("safetensors")
-    shapes = param_shapes(hparams)
-    try:
-        found = _Tensors(_weight_files(model_dir), safetensors)
-        weights = {key for key in found.places if not re.fullmatch(MASK, key)}
-        check_names(map(key_of, shapes), weights - {HEAD}, WEIGHTS)
-        if HEAD in weights and not np.array_equal(
-            found.read(HEAD, shapes["wte"]), found.read("wte.weight", shapes["wte"])
-        ):
-            raise UserError(f"{HEAD} differs from wte.weight: a model with a head of its own is not supported")
-        for name, shape in shapes.items():
-            yield name, found.read(key_of(name), shape)
-    except UserError as error:
-        raise UserError(f"{model_dir}: {error}") from None
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(f"{model_dir}: expected safetensors, found a damaged file ({error}): fetch it again") from None
 
 
 def key_of(name: str) -> str:
@@ -186,5 +190,5 @@ def _import(library: str) -> Any:
     except ImportError as error:
         raise UserError(
             f"{library} is needed to read Hugging Face's checkpoints and cannot be imported ({error}): "
-            'pip install "picogpt[huggingface]", or pip install safetensors ml_dtypes'
+            'pip install "picogpt-numpy[huggingface]", or pip install safetensors ml_dtypes'
         ) from None

@@ -1,4 +1,4 @@
-"""OpenAI's models as they were published: what their files are, and the TensorFlow checkpoint as tensors.
+"""OpenAI's models as they were published: what their files are, where they come from, and how they are read.
 
 The SHA-256 of all seven files are known for 124M, the sizes for 355M; a data file holds 4 bytes a parameter and nothing
 else, which gives its size for the other two. encoder.json and vocab.bpe are the same for all.
@@ -6,17 +6,21 @@ else, which gives its size for the other two. encoder.json and vocab.bpe are the
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from picogpt import files
-from picogpt.errors import UserError
-from picogpt.weights.store import check_names, param_shapes
 from picogpt.arrays import Array
-
+from picogpt.encoder import Encoder, get_encoder
+from picogpt.errors import UserError
+from picogpt.weights import tf_reader
+from picogpt.weights.shapes import checked_hparams, n_bytes
+from picogpt.weights.source import Source
 
 DATA = "model.ckpt.data-00000-of-00001"
 TOKENIZER_FILES = ("hparams.json", "encoder.json", "vocab.bpe")
@@ -67,84 +71,124 @@ def known(model_size: str, name: str) -> Known:
 
 
 def missing(model_dir: Path, names: Iterable[str]) -> list[str]:
-    return [name for name in names if not (model_dir / name).exists()]
+    return [name for name in names if not files.is_there(model_dir / name)]
+
+
+def read_hparams(path: Path) -> dict[str, int]:
+    """The hyperparameters in a hparams.json. Raises UserError where one makes no sense."""
+    return checked_hparams(files.read_object(path), path)
 
 
 def check_files(model_size: str, model_dir: Path, names: Iterable[str], deep: bool = False) -> None:
     """Raises UserError naming a file that is there and not as OpenAI published it: by size and, deep, by SHA-256."""
-    advice = "delete it and run again, so that it is fetched anew, or put the right one there"
-    paths = {name: model_dir / name for name in names}
-    expected = {path: known(model_size, name) for name, path in paths.items() if path.exists()}
-    for path, (size, _) in expected.items():
-        if size not in (None, found := path.stat().st_size):
+    advice = "delete it and run again, so that it is fetched again, or put the right one there"
+    there = [name for name in names if files.is_there(model_dir / name)]
+    for path, (size, _) in ((model_dir / name, known(model_size, name)) for name in there):
+        with files.open_file(path, advice) as file:
+            found = os.fstat(file.fileno()).st_size
+        if size not in (None, found):
             raise UserError(f"{path}: expected {size} bytes, found {found}: {advice}")
-    for path, (_, sha256) in expected.items() if deep else ():
+    for path, (_, sha256) in ((model_dir / name, known(model_size, name)) for name in there if deep):
         if sha256 and sha256 != (digest := files.digest(path, "sha256").hex()):
             raise UserError(f"{path}: expected SHA-256 {sha256}, found {digest}: {advice}")
 
 
-def prefix(model_dir: Path) -> Path:
-    """What the names of the checkpoint's files begin with: the one that the file `checkpoint` names, or model.ckpt."""
-    try:
-        text = (model_dir / "checkpoint").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        text = ""
-    named = re.search(r'^model_checkpoint_path: "([^"]+)"', text, re.MULTILINE)
-    return model_dir / (Path(named[1]).name if named else "model.ckpt")
+class Checkpoint(Source):
+    """A directory with hparams.json, encoder.json, vocab.bpe and a TensorFlow checkpoint."""
 
+    def read_hparams(self) -> dict[str, int]:
+        return read_hparams(self.directory / "hparams.json")
 
-def fingerprint(model_dir: Path) -> str | None:
-    """Tells checkpoints apart: the index file holds a checksum of every tensor. None where there is no checkpoint."""
-    index = prefix(model_dir).with_name(f"{prefix(model_dir).name}.index")
-    return f"{index.name} {files.digest(index, 'sha256').hex()}" if index.is_file() else None
+    def read_encoder(self, hparams: Mapping[str, int]) -> Encoder:
+        return get_encoder(self.directory.name, self.directory.parent)
 
-
-def delete_checkpoint(model_dir: Path) -> None:
-    """Delete the checkpoint's files, and nothing else. Raises UserError where that is not allowed."""
-    where = prefix(model_dir)
-    with files.explained(model_dir):
-        for path in (*model_dir.glob(f"{where.name}.*"), model_dir / "checkpoint"):
-            path.unlink(missing_ok=True)
-
-
-def tensors(model_dir: Path, hparams: Mapping[str, int]) -> Iterator[tuple[str, Array]]:
-    """The checkpoint's tensors, (name, array) each, read one at a time.
-
-    Raises UserError where tensorflow is missing, the checkpoint damaged, or a tensor not as hparams ask for.
-    """
-    tf, where = import_tensorflow(), prefix(model_dir)
-    try:
-        reader = tf.train.load_checkpoint(str(where))
-        variables = reader.get_variable_to_shape_map()
-        shapes = param_shapes(hparams)
-        check_names(shapes, {name[6:] for name in variables if name.startswith("model/")}, where)
-        for name, shape in shapes.items():
-            _check_shape(where, name, shape, tuple(variables[f"model/{name}"]))
-        for name, shape in shapes.items():
-            yield name, reader.get_tensor(f"model/{name}").reshape(shape)
-    except (tf.errors.OpError, ValueError, RuntimeError, LookupError) as error:  # it raises all of these
-        if isinstance(error, UserError):
+    def prefix(self) -> Path:
+        """What the names of the checkpoint's files begin with: what the file `checkpoint` names, or model.ckpt."""
+        try:
+            text = files.read_text(self.directory / "checkpoint")
+        except files.UnreadableError:
             raise
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{where}: expected a checkpoint, found a damaged one ({reason}): "
-            f"delete {model_dir / 'model.ckpt.*'} and fetch it again"
-        ) from None
+        except UserError:
+            text = ""
+        found = re.search(r'^model_checkpoint_path: "([^"]+)"', text, re.MULTILINE)
+        name = Path(found[1]).name if found else ""
+        return self.directory / (name if name not in ("", "..") else "model.ckpt")
+
+    def _checkpoint_files(self) -> list[Path]:
+        """The index, first, and what belongs to it."""
+        directory, name = self.directory, self.prefix().name
+        return [directory / f"{name}.index", directory / f"{name}.meta", *directory.glob(f"{glob.escape(name)}.data-*")]
+
+    def fingerprint(self) -> str | None:
+        """The SHA-256 of the index, which holds a checksum of every tensor."""
+        index = self._checkpoint_files()[0]
+        if not files.is_there(index):
+            return None
+        return f"{index.name} {hashlib.sha256(files.read_bytes(index, files.VOCABULARY)).hexdigest()}"
+
+    def prepare(self, hparams: Mapping[str, int]) -> None:
+        for path in filter(files.is_there, self._checkpoint_files()):
+            files.open_file(path).close()  # a pipe among them would let tensorflow wait for ever
+        tf_reader.check(self.prefix(), hparams)
+
+    def tensors(self, hparams: Mapping[str, int]) -> Iterator[tuple[str, Array]]:
+        return tf_reader.tensors(self.prefix(), hparams)
+
+    def delete_checkpoint(self) -> None:
+        with files.explained(self.directory):
+            for path in (*self._checkpoint_files(), self.directory / "checkpoint"):
+                path.unlink(missing_ok=True)
 
 
-def _check_shape(where: Path, name: str, shape: tuple[int, ...], found: tuple[int, ...]) -> None:
-    # matrices are stored as [1, n_in, n_out], the kernels of a convolution of width 1
-    if found != shape and not (name.endswith("/w") and found == (1, *shape)):
-        raise UserError(f"{where}: expected {name} of shape {list(shape)}, found {list(found)}: hparams.json differs")
+class Published(Checkpoint):
+    """One of OpenAI's models, whose files are known and can be downloaded."""
 
+    can_fetch = True
 
-def import_tensorflow() -> Any:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        import tensorflow
-    except ImportError as error:
-        raise UserError(
-            f"tensorflow is needed once, to convert OpenAI's checkpoint, and cannot be imported ({error}): "
-            "pip install tensorflow, or try the bundled model with --model_size shakespeare"
-        ) from None
-    return tensorflow
+    def __init__(self, directory: Path, model_size: str):
+        super().__init__(directory)
+        self.model_size = model_size
+
+    def read_encoder(self, hparams: Mapping[str, int]) -> Encoder:
+        if hparams == HPARAMS[self.model_size]:
+            check_files(self.model_size, self.directory, TOKENIZER)
+        return super().read_encoder(hparams)
+
+    def fetch_small_files(self) -> None:
+        if missing(self.directory, TOKENIZER_FILES):
+            with files.only_one(self.directory):
+                self._fetch(missing(self.directory, TOKENIZER_FILES))
+
+    def prepare(self, hparams: Mapping[str, int]) -> None:
+        self._check_hparams(self.directory / "hparams.json", hparams)
+        tf_reader.require()
+        self._check_space(n_bytes(hparams))
+        self._fetch(missing(self.directory, CHECKPOINT_FILES))
+        check_files(self.model_size, self.directory, TOKENIZER_FILES + CHECKPOINT_FILES, deep=True)
+        super().prepare(hparams)
+
+    def verify(self) -> list[str]:
+        there = [name for name in KNOWN[self.model_size] if files.is_there(self.directory / name)]
+        check_files(self.model_size, self.directory, there, deep=True)
+        return there
+
+    def _check_hparams(self, path: Path, found: Mapping[str, int]) -> None:
+        if found != (expected := HPARAMS[self.model_size]):
+            raise UserError(f"{path}: expected {expected}, found {dict(found)}: put OpenAI's there")
+
+    def _check_space(self, converted: int) -> None:
+        to_fetch = sum(
+            known(self.model_size, name).size or 1 << 20 for name in missing(self.directory, CHECKPOINT_FILES)
+        )
+        to_fetch -= sum(path.lstat().st_size for path in self.directory.glob("*.part"))
+        purpose = f"{files.size(to_fetch)} to fetch, {files.size(converted)} converted"
+        files.check_space(self.directory, to_fetch + converted, purpose)
+
+    def _fetch(self, names: list[str]) -> None:
+        """Only for whoever holds the directory's lock."""
+        if names:
+            from picogpt.weights import download  # and with it requests, which a model that is there does not need
+
+            url = f"{download.weights_url()}/{self.model_size}"
+            looks = {"hparams.json": lambda path: self._check_hparams(path, read_hparams(path))}
+            download.fetch_all(url, names, self.directory, lambda name: known(self.model_size, name), looks)

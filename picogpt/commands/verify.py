@@ -1,0 +1,25 @@
+"""`python -m picogpt.verify MODEL`: is every byte of a model as it was written?"""
+
+from __future__ import annotations
+
+from picogpt import files
+from picogpt.commands import cli
+from picogpt.utils import load_encoder_and_hparams
+from picogpt.weights import store
+from picogpt.weights.find import find
+
+
+def main(model_size: str, *, models_dir: str | None = None) -> None:
+    """Read every byte of a model and compare it with what OpenAI published and with what was converted.
+
+    Args:
+        model_size: the model's name, or its directory
+        models_dir: where models are kept
+    """
+    _, hparams = load_encoder_and_hparams(model_size, models_dir, fetch=False)
+    place = find(model_size, models_dir)
+    if published := place.source.verify():
+        cli.write([f"{place.directory}: {', '.join(published)}: nothing differs from what is known of OpenAI's files"])
+    n_tensors, n_bytes = store.verify_params(place.home, hparams)
+    params = place.home / store.PARAMS_DIR
+    cli.write([f"{params}: {n_tensors} tensors, {files.size(n_bytes)}: every byte as it was written"])

@@ -1,0 +1,127 @@
+"""The tokenizer beside a checkpoint of transformers: tokenizer.json, or vocab.json and merges.txt.
+
+A tokenizer.json may ask for more than GPT-2's tokenizer does, and other ids would make other texts without a word. So
+whatever changes ids and is not as in GPT-2 is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from picogpt import files
+from picogpt.encoder import Encoder, bytes_to_unicode, get_encoder
+from picogpt.errors import UserError
+
+# key in tokenizer.json: the values that mean GPT-2's tokenizer; None also stands for a key that is missing
+EXPECTED: dict[str, tuple[Any, ...]] = {
+    "model.type": ("BPE", None),
+    "pre_tokenizer.type": ("ByteLevel",),
+    "pre_tokenizer.add_prefix_space": (False,),
+    "pre_tokenizer.use_regex": (True, None),
+    "decoder.type": ("ByteLevel",),
+    "post_processor.type": ("ByteLevel", None),
+    "normalizer": (None,),
+    "model.dropout": (None, 0),
+    "model.continuing_subword_prefix": (None, ""),
+    "model.end_of_word_suffix": (None, ""),
+    "model.byte_fallback": (False, None),
+    "model.ignore_merges": (False, None),
+}
+# the same in tokenizer_config.json
+EXPECTED_CONFIG: dict[str, tuple[Any, ...]] = {
+    "add_prefix_space": (False, None),
+    "add_bos_token": (False, None),
+    "add_eos_token": (False, None),
+}
+
+
+def read_encoder(model_dir: Path, n_vocab: int) -> Encoder:
+    """The tokenizer of a model, with the tokens that were added to it and that the model knows. Raises UserError."""
+    path = model_dir / "tokenizer.json"
+    if files.is_there(model_dir / "tokenizer_config.json"):
+        config = files.read_object(model_dir / "tokenizer_config.json")
+        _check(config, EXPECTED_CONFIG, model_dir / "tokenizer_config.json")
+    if files.is_there(path):  # first, as transformers does
+        tokenizer = files.read_object(path, files.VOCABULARY)
+        encoder, added = _encoder(tokenizer, path), _added_tokens(tokenizer, path)
+    elif files.is_there(model_dir / "vocab.json"):
+        path = model_dir / "added_tokens.json"
+        encoder = get_encoder(model_dir.name, model_dir.parent, "vocab.json", "merges.txt")
+        added = files.read_object(path, files.VOCABULARY) if files.is_there(path) else {}
+    else:
+        raise UserError(f"{model_dir}: expected vocab.json and merges.txt, or tokenizer.json, found neither")
+    return _with_added_tokens(encoder, added, n_vocab, path)
+
+
+def _check(values: Mapping[str, Any], expected: Mapping[str, tuple[Any, ...]], path: Path) -> None:
+    for key, allowed in expected.items():
+        if (found := _get(values, key)) not in allowed:
+            wanted = files.quoted(allowed[0])
+            raise UserError(
+                f"{path}: expected {key} {wanted}, found {files.quoted(found)}: only GPT-2's tokenizer is known"
+            )
+
+
+def _get(value: Any, key: str) -> Any:
+    """What is at "pre_tokenizer.type"; None where there is nothing."""
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _encoder(tokenizer: dict[str, Any], path: Path) -> Encoder:
+    _check(tokenizer, EXPECTED, path)
+    vocabulary, merges = _get(tokenizer, "model.vocab"), _get(tokenizer, "model.merges")
+    if not isinstance(vocabulary, dict) or not isinstance(merges, list):
+        raise UserError(f"{path}: expected an object as model.vocab and a list as model.merges, found others")
+    _check_ids(vocabulary, path)
+    return Encoder(vocabulary, _lines(merges, path))
+
+
+def _check_ids(vocabulary: Mapping[str, Any], path: Path) -> None:
+    ids = vocabulary.values()
+    if wrong := [token_id for token_id in ids if type(token_id) is not int or token_id < 0]:
+        raise UserError(f"{path}: expected whole numbers from 0 as ids, found {files.quoted(wrong[0])}")
+    if len(set(ids)) < len(ids):
+        [(twice, _)] = Counter(ids).most_common(1)
+        raise UserError(f"{path}: expected each id once, found {twice} twice")
+
+
+def _lines(merges: list[Any], path: Path) -> Iterable[str]:
+    """ "left right" of each merge, which is written in this way or as a list of two."""
+    lines = [" ".join(map(str, merge)) if isinstance(merge, list) else merge for merge in merges]
+    for line in lines:
+        if not isinstance(line, str) or line.count(" ") != 1:
+            raise UserError(f"{path}: expected merges of two symbols, found {files.quoted(line)}")
+    return lines
+
+
+def _added_tokens(tokenizer: dict[str, Any], path: Path) -> dict[str, Any]:
+    tokens = tokenizer.get("added_tokens") or []
+    if not isinstance(tokens, list) or not all(isinstance(_get(token, "content"), str) for token in tokens):
+        raise UserError(f"{path}: expected added_tokens with a content each, found {files.quoted(tokens)}")
+    return {token["content"]: token.get("id") for token in tokens}
+
+
+def _with_added_tokens(encoder: Encoder, added: Mapping[str, Any], n_vocab: int, path: Path) -> Encoder:
+    """The tokenizer with the added tokens below n_vocab, the number of tokens that the model knows."""
+    _check_ids(added, path)
+    vocabulary = dict(encoder.encoder)
+    for token, token_id in added.items():
+        if token_id < n_vocab and vocabulary.setdefault(_as_symbols(token, path), token_id) != token_id:
+            raise UserError(f"{path}: expected each token once, found {files.quoted(token)} with two ids")
+    if len(vocabulary) == len(encoder.encoder):
+        return encoder
+    _check_ids(vocabulary, path)
+    return Encoder(vocabulary, encoder.bpe_ranks)
+
+
+def _as_symbols(token: str, path: Path) -> str:
+    symbols = bytes_to_unicode()
+    try:
+        return "".join(symbols[byte] for byte in token.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise UserError(f"{path}: expected text as an added token, found {files.quoted(token)}") from None
