@@ -351,8 +351,8 @@ def calls():
     yield "mha", [x, block["attn"]["c_attn"], block["attn"]["c_proj"]], {"n_head": 3}
     yield "transformer_block", [x, *(block[name] for name in ("mlp", "attn", "ln_1", "ln_2"))], {"n_head": 3}
     yield "embed", [np.array([[0, 3, 3], [49, 1, 2]]), params_of()["wte"]], {}
-    for ids in (np.arange(7), np.arange(14).reshape(2, 7), np.arange(24).reshape(2, 3, 4)):
-        yield "gpt2", [ids, *(params_of(1)[name] for name in ("wte", "wpe", "blocks", "ln_f"))], {"n_head": 3}
+    ids = np.arange(24).reshape(2, 3, 4)
+    yield "gpt2", [ids, *(params_of(1)[name] for name in ("wte", "wpe", "blocks", "ln_f"))], {"n_head": 3}
 
 
 def test_every_function_on_every_library(library, monkeypatch):
@@ -368,9 +368,9 @@ def test_every_function_on_every_library(library, monkeypatch):
 
 def test_generation_on_every_library(library, monkeypatch):
     params = params_of(1)
-    expected = list(gpt2.generate([1, 2, 3], params, 3, 4))
+    expected = list(gpt2.generate([1, 2, 3], params, 3, 2))
     monkeypatch.setattr(reference, "gpt2", library.compiled(reference.gpt2, static_argnames="n_head"))
-    theirs = reference.generate([1, 2, 3], each(library.array, params), 3, 4)
+    theirs = reference.generate([1, 2, 3], each(library.array, params), 3, 2)
     assert theirs == expected
 
 

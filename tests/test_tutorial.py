@@ -3,8 +3,11 @@
 The expected numbers are worked out here, by hand or in plain Python.
 """
 
+import doctest
+import importlib.util
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -314,3 +317,23 @@ def test_main_prints_the_text_and_returns_nothing(capsys):
     text = capsys.readouterr().out
     assert len(text) > 12
     assert official_answers()["ROMEO:\nBut soft"]["text"].startswith(text.removesuffix("\n"))
+
+
+SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "model.md").read_text("utf-8"), re.DOTALL)
+
+
+def test_the_snippets_of_the_docs_print_what_stands_there(monkeypatch):
+    """Those of docs/model.md, from top to bottom; of JAX and PyTorch where they are installed."""
+    monkeypatch.setattr(plain, "array_namespace", plain.array_namespace)  # a snippet puts another one in its place
+    monkeypatch.chdir(ROOT)
+    names = {}
+    missing = [name for name in ("jax", "torch", "array_api_compat") if importlib.util.find_spec(name) is None]
+    n_run = 0
+    for number, snippet in enumerate(SNIPPETS):
+        if not any(re.search(rf"\b{name}\b", snippet) for name in missing):
+            test = doctest.DocTestParser().get_doctest(snippet, names, f"snippet {number}", "docs/model.md", 0)
+            results = doctest.DocTestRunner().run(test, clear_globs=False)
+            names = test.globs
+            assert results.failed == 0
+            n_run += 1
+    assert n_run >= 5
