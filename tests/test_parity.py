@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from helpers import ROOT, SHAKESPEARE, vocabulary_dir
 
-from parity import compare, golden, jobs, ours
+from parity import compare, golden, jobs, ours, pytorch
 from picogpt import gpt2, utils
 from picogpt.errors import UserError
-from picogpt.weights import store
 
 
 def read(name):
@@ -48,9 +47,9 @@ def test_tokens_and_logits_are_those_of_the_official_code(name, model_dirs):
 
 
 def test_the_evidence_came_from_the_pinned_code():
-    worlds = [json.loads(path.read_text())["official"]["world"] for path in golden.GOLDEN_DIR.glob("*.json")]
-    assert len(worlds) == 7
-    for world in worlds:
+    names = {path.stem for path in golden.GOLDEN_DIR.iterdir()}
+    assert names == {*golden.MODELS, *golden.TASKS, "pytorch"}
+    for world in (read(name)["official"]["world"] for name in names - {"pytorch"}):
         assert world["sha256"] == jobs.OFFICIAL_SHA256
         assert world["tensorflow"] == "1.15.5"
 
@@ -101,50 +100,12 @@ def test_a_mask_that_is_too_small_for_large_scores_is_noticed(model_dirs, monkey
 
 @pytest.mark.parametrize("name", golden.MODELS)
 def test_transformers_gives_the_same_tokens_and_logits(name, model_dirs):
+    for library in ("torch", "transformers"):
+        pytest.importorskip(library, reason=f"{library} is not installed; what the official code said is compared")
     job = {"task": "continue", "model_dir": str(model_dirs[name]), **read(name)["job"]}
     report = ours.report(job)
-    rows = compare.compare(transformers_report(job, report), report)
+    rows = compare.compare(pytorch.continuations(job, report), report)
     assert [row.problems for row in rows] == [[]] * len(rows)
-
-
-def transformers_report(job, report):
-    """As official.py's, from GPT2LMHeadModel; the prompts' ids are taken from our report."""
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    pytest.importorskip("transformers", reason="transformers is not installed")
-    model_dir = Path(job["model_dir"])
-    model = transformers_model(model_dir, utils.read_hparams(model_dir / "hparams.json"))
-    prompts = []
-    for prompt in report["prompts"]:
-        inputs, past, top, logits = prompt["prompt_ids"], None, [], []
-        for _ in range(job["n_tokens"]):
-            with torch.no_grad():
-                output = model(torch.tensor([inputs]), past_key_values=past, use_cache=True)
-            past = output.past_key_values
-            logits.append(output.logits[0, -1])
-            values, best = logits[-1].topk(ours.N_TOP)
-            top.append(list(zip(best.tolist(), values.tolist(), strict=True)))
-            inputs = best[:1].tolist()
-        new_ids = [candidates[0][0] for candidates in top]
-        prompts.append(prompt | {"new_ids": new_ids, "logits": logits[0].tolist(), "top": top})
-    return {"prompts": prompts}
-
-
-def transformers_model(model_dir, hparams):
-    import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    sizes = {name: hparams[name] for name in ("n_embd", "n_head", "n_layer")}
-    config = GPT2Config(vocab_size=hparams["n_vocab"], n_positions=hparams["n_ctx"], **sizes)
-    model = GPT2LMHeadModel(config).eval()
-    ends = {"w": "weight", "g": "weight", "b": "bias", "wte": "wte.weight", "wpe": "wpe.weight"}
-    state = {}
-    for name in store.param_shapes(hparams):  # "h0/attn/c_attn/w" -> "transformer.h.0.attn.c_attn.weight"
-        *path, end = name.replace("h", "h/", 1).split("/") if name.startswith("h") else name.split("/")
-        tensor = np.load(model_dir / store.PARAMS_DIR / f"{name.replace('/', '.')}.npy")
-        state[".".join(["transformer", *path, ends[end]])] = torch.from_numpy(np.ascontiguousarray(tensor))
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    assert (missing, unexpected) == (["lm_head.weight"], [])  # which is wte
-    return model
 
 
 # the comparison itself

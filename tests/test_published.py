@@ -12,11 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import ROOT, vocabulary_dir
-from test_parity import transformers_report
 
-from parity import compare, jobs, ours
+from parity import compare, jobs, ours, pytorch
 from picogpt import gpt2, utils
-from picogpt.weights import store
 from picogpt.encoder import get_encoder
 
 FACTS = json.loads((ROOT / "tests" / "published.json").read_text(encoding="utf-8"))
@@ -89,5 +87,5 @@ def test_transformers_agrees_on_the_real_124m():
     model_dir = str(MODELS_DIR / "124M")
     job = {"task": "continue", "model_dir": model_dir, "prompts": jobs.PROMPTS[:2], "n_tokens": jobs.N_TOKENS}
     report = ours.report(job)
-    rows = compare.compare(transformers_report(job, report), report)
+    rows = compare.compare(pytorch.continuations(job, report), report)
     assert [row.problems for row in rows] == [[]] * len(rows)

@@ -122,10 +122,12 @@ def ctrl_c_raises() -> Iterator[None]:
 def program_name() -> str:
     """How the program was called: `gpt2.py`, `picogpt`, or `python -m picogpt.batch`."""
     path = Path(sys.argv[0])
+    if path.name == "__main__.py":
+        return f"python -m {path.parent.name}"
     if PACKAGE not in path.absolute().parents:
         return path.name
     module = path.absolute().relative_to(PACKAGE.parent).with_suffix("")
-    return f"python -m {'.'.join(module.parts).removesuffix('.__main__')}"
+    return f"python -m {'.'.join(module.parts)}"
 
 
 def read_prompt(prompt: str | None) -> str:

@@ -1,0 +1,183 @@
+"""What PyTorch and transformers answer: a third side, and its frozen answers in tests/golden/pytorch.json.
+
+    python -m parity.pytorch        # writes the file again; needs torch and transformers
+
+Layers are compared with the functions of PyTorch, whole models with GPT2LMHeadModel. Inputs and weights come from
+seeds and are not stored. Of a large answer, one random sum of each row is stored, so that every number counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity import golden
+from parity.ours import N_TOP
+from picogpt import utils
+from picogpt.arrays import Array
+from picogpt.commands import cli
+from picogpt.errors import UserError
+from picogpt.weights import store
+
+GOLDEN_PATH = golden.GOLDEN_DIR / "pytorch.json"
+MOST_NUMBERS = 1024  # of an answer that is stored as it is
+
+MODELS = {
+    "24x2x3": {"n_vocab": 97, "n_ctx": 32, "n_embd": 24, "n_head": 3, "n_layer": 2},
+    "64x1x1": {"n_vocab": 50, "n_ctx": 80, "n_embd": 64, "n_head": 1, "n_layer": 1},
+    "160x4x5": {"n_vocab": 300, "n_ctx": 100, "n_embd": 160, "n_head": 5, "n_layer": 4},
+    "64x2x4": {"n_vocab": 50257, "n_ctx": 1024, "n_embd": 64, "n_head": 4, "n_layer": 2},
+}
+
+
+def random_tensors(hparams: Mapping[str, int]) -> Iterable[tuple[str, Array]]:
+    return store.random_tensors(hparams, seed=0, std=0.2)
+
+
+def random_ids(hparams: Mapping[str, int], *shape: int) -> Array:
+    return np.random.default_rng(1).integers(0, hparams["n_vocab"], shape)
+
+
+def random_array(*shape: int, seed: int = 2) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def layers() -> dict[str, tuple[str, list[Array]]]:
+    """By the name of a case, a function of gpt2.py and its arguments."""
+    cases = {
+        "gelu": ("gelu", [np.linspace(-5, 5, 1001, dtype=np.float32)]),
+        "softmax": ("softmax", [random_array(3, 4, 50) * 30]),
+        "linear": ("linear", [random_array(2, 7, 24), random_array(24, 5), random_array(5)]),
+    }
+    for scale in (1e-3, 1, 1e3):
+        x = np.float32(scale) * (random_array(5, 64) + 3)
+        cases[f"layer_norm of {scale:g}"] = ("layer_norm", [x, random_array(64, seed=3), random_array(64, seed=4)])
+    for n_q, n_k in ((1, 1), (2, 2), (2, 9), (96, 96), (97, 97), (287, 287)):
+        inputs = [random_array(2, 3, n, 16, seed=seed) for seed, n in enumerate((n_q, n_k, n_k))]
+        cases[f"causal_attention {n_q} of {n_k}"] = ("causal_attention", inputs)
+    return cases
+
+
+def torch_functions() -> dict[str, Any]:
+    """PyTorch's functions under the names of gpt2.py."""
+    import torch
+    from torch.nn import functional
+
+    def causal_attention(q: Any, k: Any, v: Any) -> Any:
+        n_q, n_k = q.shape[-2], k.shape[-2]
+        may_look = torch.ones(n_q, n_k, dtype=torch.bool).tril(n_k - n_q)
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=may_look)
+
+    return {
+        "gelu": lambda x: functional.gelu(x, approximate="tanh"),
+        "softmax": lambda x: functional.softmax(x, -1),
+        "linear": lambda x, w, b: functional.linear(x, w.T, b),
+        "layer_norm": lambda x, g, b: functional.layer_norm(x, g.shape, g, b, eps=1e-5),
+        "causal_attention": causal_attention,
+    }
+
+
+def layer_answer(case: str) -> Array:
+    import torch
+
+    name, inputs = layers()[case]
+    return torch_functions()[name](*map(torch.from_numpy, inputs)).numpy()
+
+
+def model_answer(case: str) -> Array:  # -> [n_ctx, n_vocab]
+    """The logits of as many random ids as the model sees."""
+    import torch
+
+    hparams = MODELS[case]
+    with torch.no_grad():
+        ids = torch.from_numpy(random_ids(hparams, hparams["n_ctx"]))[None]
+        return transformers_model(hparams, random_tensors(hparams))(ids).logits[0].numpy()
+
+
+def answer(case: str) -> Array:
+    """What PyTorch says now, in full."""
+    return model_answer(case) if case in MODELS else layer_answer(case)
+
+
+def random_sums(x: Array) -> Array:  # [..., n] -> [...]
+    """The sum of each row, in which every number has a random sign; divided by sqrt(n), so of the size of one number."""
+    n = x.shape[-1]
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], n)
+    sums = [row.astype(np.float64) @ signs / np.sqrt(n) for row in x.reshape(-1, n)]
+    return np.reshape(sums, x.shape[:-1])
+
+
+# transformers on the jobs of ours.py
+
+
+def transformers_model(hparams: Mapping[str, int], tensors: Iterable[tuple[str, Array]]) -> Any:
+    """GPT2LMHeadModel with these weights, whose names are OpenAI's."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes = {name: hparams[name] for name in ("n_embd", "n_head", "n_layer")}
+    ends = {"bos_token_id": 0, "eos_token_id": 0}
+    config = GPT2Config(vocab_size=hparams["n_vocab"], n_positions=hparams["n_ctx"], **sizes, **ends)
+    model = GPT2LMHeadModel(config).eval()
+    state = {name_in_transformers(name): torch.from_numpy(np.array(tensor, order="C")) for name, tensor in tensors}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    if (missing, unexpected) != (["lm_head.weight"], []):  # which is wte
+        raise UserError(f"transformers expects other tensors: {missing} are missing, {unexpected} are too many")
+    return model
+
+
+def name_in_transformers(name: str) -> str:
+    """From OpenAI's name of a tensor.
+
+    >>> name_in_transformers("h0/attn/c_attn/w"), name_in_transformers("wte")
+    ('transformer.h.0.attn.c_attn.weight', 'transformer.wte.weight')
+    """
+    name = re.sub(r"^h(\d+)/", r"h/\1/", name).replace("/", ".")
+    name = re.sub(r"\.b$", ".bias", name)
+    return "transformer." + re.sub(r"(\.[gw]|(?<=wte)|(?<=wpe))$", ".weight", name)
+
+
+def continuations(job: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """A report as official.py's on a job "continue". The ids of the prompts are taken from our report."""
+    import torch
+
+    model_dir = Path(job["model_dir"])
+    hparams = utils.read_hparams(model_dir / "hparams.json")
+    model = transformers_model(hparams, store.open_tensors(model_dir, hparams).items())
+    prompts = []
+    for prompt in ours["prompts"]:
+        inputs, past, top, logits = prompt["prompt_ids"], None, [], []
+        for _ in range(job["n_tokens"]):
+            with torch.no_grad():
+                output = model(torch.tensor([inputs]), past_key_values=past, use_cache=True)
+            past = output.past_key_values
+            logits.append(output.logits[0, -1])
+            values, best = logits[-1].topk(N_TOP)
+            top.append(list(zip(best.tolist(), values.tolist(), strict=True)))
+            inputs = best[:1].tolist()
+        new_ids = [candidates[0][0] for candidates in top]
+        prompts.append(prompt | {"new_ids": new_ids, "logits": logits[0].tolist(), "top": top})
+    return {"prompts": prompts}
+
+
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m parity.pytorch", description=__doc__.splitlines()[0]).parse_args()
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise UserError(f"expected torch and transformers, found no {error.name}: pip install torch transformers") from None
+    answers = {case: answer(case) for case in (*layers(), *MODELS)}
+    stored = {case: (x if x.size <= MOST_NUMBERS else random_sums(x)).tolist() for case, x in answers.items()}
+    world = {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__}
+    golden.write(GOLDEN_PATH, {"made_by": "python -m parity.pytorch", "world": world, "answers": stored})
+
+
+if __name__ == "__main__":
+    with cli.polite_ends():
+        main()
