@@ -2,11 +2,12 @@
 
 >>> import picogpt
 >>> model = picogpt.load("shakespeare")  # or "124M", a directory, ...
->>> print(model.generate("ROMEO:", n_tokens_to_generate=12))
->>> for piece in model.stream("ROMEO:", 4):
-...     print(piece, end="", flush=True)
+>>> model.generate("ROMEO:", n_tokens_to_generate=12, temperature=0.7, seed=1)
+'\\nI am the matter.\\n\\nROMEO:\\n'
+>>> list(model.stream("ROMEO:", n_tokens_to_generate=4))
+['\\n', 'I', ' am', ' a']
 >>> model.logits(model.encode("ROMEO:")).shape
-(4, 1024)
+(2, 1024)
 
 The model itself is in picogpt.gpt2, and on one page in picogpt.reference.
 """

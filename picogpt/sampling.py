@@ -23,7 +23,7 @@ def _is_number(value: object) -> TypeGuard[float]:
 
 
 def _is_whole(value: object) -> TypeGuard[int]:
-    return isinstance(value, (int, np.integer)) and value >= 0
+    return isinstance(value, (int, np.integer)) and bool(value >= 0)
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ CALLS = [
     ("prompt", "n", "how", "message"),
     [
         ("ROMEO:", -1, {}, "0 or more, found -1"),
-        ("ROMEO:", 300, {}, "sees 256 tokens, found 4 in the prompt [+] 300 to generate"),
+        ("ROMEO:", 300, {}, "sees 256 tokens, found 2 in the prompt [+] 300 to generate"),
         ("ROMEO:", 3, {"temperature": -1}, "temperature must be 0"),
         ("ROMEO:", 3, {"top_p": 2}, "top_p must lie between"),
         ("ROMEO:", 3, {"seed": -1}, "seed must be a whole number"),
@@ -178,12 +178,9 @@ def test_a_model_of_ones_own_params(model):
 
 
 def test_import_picogpt_imports_next_to_nothing():
-    code = (
-        "import sys, numpy; before = set(sys.modules); import picogpt; "
-        "print(sorted(m for m in set(sys.modules) - before))"
-    )
+    code = "import sys, numpy; before = set(sys.modules); import picogpt; print(*set(sys.modules) - before)"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert process.stdout.strip() == "['picogpt', 'picogpt.errors']", process.stderr
+    assert set(process.stdout.split()) - {"__future__"} == {"picogpt", "picogpt.errors"}, process.stderr
 
 
 def test_public_names():
@@ -210,7 +207,7 @@ def public_functions():
                             yield pytest.param(method, id=f"{name}.{method.__qualname__}")
 
 
-@pytest.mark.parametrize("function", public_functions())
+@pytest.mark.parametrize("function", list(public_functions()))
 def test_type_hints_hold_at_run_time(function):
     typing.get_type_hints(function)
 
