@@ -1,0 +1,65 @@
+"""Files of bare arrays: a part of one as an array, which the operating system reads when it is looked at."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from picogpt import files
+from picogpt.arrays import Array
+from picogpt.errors import UserError
+
+DAMAGED = "it is damaged: fetch it again"
+
+
+class MappedFile:
+    """A file that is read in parts. Close it after use, or use it in a `with` statement; arrays stay valid.
+
+    size  in bytes
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file = files.open_file(path, DAMAGED)
+        self.size = os.fstat(self._file.fileno()).st_size
+
+    def part(self, offset: int, n_bytes: int) -> Array:
+        """A part of the file as read-only uint8 [n_bytes]. Its memory, and a file descriptor, are freed with the array.
+
+        The file must not be shortened as long as the array is in use. Raises UserError.
+        """
+        if n_bytes == 0:
+            return np.empty(0, np.uint8)  # nothing cannot be mapped
+        extra = offset % mmap.ALLOCATIONGRANULARITY
+        try:
+            mapped = mmap.mmap(
+                self._file.fileno(), extra + n_bytes, access=mmap.ACCESS_READ, offset=offset - extra
+            )  # fails where this is not all within the file
+        except (OSError, ValueError) as error:
+            raise files.UnreadableError(f"{self.path}: cannot map it: {error}: {files.LATER}") from None
+        return np.frombuffer(mapped, np.uint8, n_bytes, extra)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> MappedFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Puts the name of a file before the message of each UserError."""
+    try:
+        yield
+    except files.UnreadableError:  # names it already
+        raise
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
