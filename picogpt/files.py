@@ -30,7 +30,7 @@ ROOM = "make room there or choose another --models_dir; what has been fetched st
 WRONG_PATH = (EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR, ENXIO)  # what there is, is no file that could be good
 
 _SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 60
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
 
 
 class UnreadableError(UserError):
@@ -243,8 +243,8 @@ def then(advice: str) -> str:
 def quoted(value: object) -> str:
     """A value as a message shows it: one short line, with what is not printable escaped.
 
-    >>> quoted({"a": [1, 2], "b": "x" * 100})
-    "{'a': [1, 2], 'b': 'xxxxxxxxxxxxx...xxxxxxxxxxxxxx'}"
+    >>> quoted([0, 1, 2, 3, 4, 5, 6, 7, "x" * 1000])
+    '[0, 1, 2, 3, 4, 5, ...]'
     """
     return _SHORT.repr(value)
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from picogpt.weights import store
+import numpy as np
+
+from picogpt.weights import store, tf_reader
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAKESPEARE = ROOT / "models" / "shakespeare"
@@ -32,11 +36,50 @@ def make_model(models_dir: Path, name: str = "tiny", hparams: dict[str, int] = T
     return model_dir
 
 
+def make_scripted_model(models_dir: Path, script: list[list[int]], name: str = "scripted") -> Path:
+    """A converted model that says one of script[i] after position i, each as likely, whatever the text before it is.
+
+    Its blocks add nothing, and the embedding of a position is that of the tokens to say, far longer than a token's.
+    """
+    hparams = TINY | {"n_ctx": len(script), "n_embd": 96}
+    tensors = {name: np.zeros_like(tensor) for name, tensor in store.random_tensors(hparams, seed=0)}
+    wte = np.random.default_rng(0).standard_normal((hparams["n_vocab"], hparams["n_embd"]), np.float32)
+    wte -= wte.mean(axis=-1, keepdims=True)
+    wte /= wte.std(axis=-1, keepdims=True)
+    tensors["wte"], tensors["ln_f/g"] = wte, np.full_like(tensors["ln_f/g"], 2)
+    tensors["wpe"] = np.stack([1000 * wte[ids].sum(axis=0) for ids in script])
+    write_small_files(models_dir / name, hparams)
+    store.save_params(iter(tensors.items()), models_dir / name)
+    return models_dir / name
+
+
 def write_small_files(model_dir: Path, hparams: dict[str, int] = TINY) -> None:
     model_dir.mkdir(parents=True)
     for name in ("encoder.json", "vocab.bpe"):
         shutil.copy(SHAKESPEARE / name, model_dir)
     (model_dir / "hparams.json").write_text(json.dumps(hparams))
+
+
+def write_stand_in(model_dir: Path, seed: int = 0, hparams: dict[str, int] = TINY, prefix: str = "model.ckpt") -> None:
+    """Files that stand for a TensorFlow checkpoint, of tensors one after another; `read_stand_in` reads them."""
+    tensors = store.random_tensors(hparams, seed)
+    (model_dir / f"{prefix}.data-00000-of-00001").write_bytes(b"".join(tensor.tobytes() for _, tensor in tensors))
+    (model_dir / f"{prefix}.index").write_text(f"the checksums of seed {seed}")
+    (model_dir / f"{prefix}.meta").write_text("a graph")
+    (model_dir / "checkpoint").write_text(f'model_checkpoint_path: "{prefix}"\n')
+
+
+def read_stand_in(where: Path, hparams: Mapping[str, int]) -> Iterator[tuple[str, np.ndarray]]:
+    with where.with_name(f"{where.name}.data-00000-of-00001").open("rb") as file:
+        for name, shape in store.param_shapes(hparams).items():
+            yield name, np.fromfile(file, np.float32, math.prod(shape)).reshape(shape)
+
+
+def without_tensorflow(monkeypatch) -> None:
+    """Let `read_stand_in` read checkpoints in this process."""
+    monkeypatch.setattr(tf_reader, "require", lambda: None)
+    monkeypatch.setattr(tf_reader, "check", lambda *_: None)
+    monkeypatch.setattr(tf_reader, "tensors", read_stand_in)
 
 
 COMMAND = [sys.executable, str(ROOT / "gpt2.py")]

@@ -6,7 +6,6 @@ whatever changes ids and is not as in GPT-2 is refused by name.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ EXPECTED: dict[str, tuple[Any, ...]] = {
     "pre_tokenizer.add_prefix_space": (False,),
     "pre_tokenizer.use_regex": (True, None),
     "decoder.type": ("ByteLevel",),
-    "post_processor.type": ("ByteLevel", None),
+    "post_processor.type": ("ByteLevel", "TemplateProcessing", None),
+    "post_processor.single": (None, [{"Sequence": {"id": "A", "type_id": 0}}]),  # the text, and nothing added to it
     "normalizer": (None,),
     "model.dropout": (None, 0),
     "model.continuing_subword_prefix": (None, ""),
@@ -74,29 +74,25 @@ def _get(value: Any, key: str) -> Any:
 
 def _encoder(tokenizer: dict[str, Any], path: Path) -> Encoder:
     _check(tokenizer, EXPECTED, path)
-    vocabulary, merges = _get(tokenizer, "model.vocab"), _get(tokenizer, "model.merges")
-    if not isinstance(vocabulary, dict) or not isinstance(merges, list):
-        raise UserError(f"{path}: expected an object as model.vocab and a list as model.merges, found others")
-    _check_ids(vocabulary, path)
-    return Encoder(vocabulary, _lines(merges, path))
+    merges = _get(tokenizer, "model.merges")
+    if not isinstance(merges, list):
+        raise UserError(f"{path}: expected a list as model.merges, found {files.quoted(merges)}")
+    return _checked(_get(tokenizer, "model.vocab"), [_line(merge, path) for merge in merges], path)
 
 
-def _check_ids(vocabulary: Mapping[str, Any], path: Path) -> None:
-    ids = vocabulary.values()
-    if wrong := [token_id for token_id in ids if type(token_id) is not int or token_id < 0]:
-        raise UserError(f"{path}: expected whole numbers from 0 as ids, found {files.quoted(wrong[0])}")
-    if len(set(ids)) < len(ids):
-        [(twice, _)] = Counter(ids).most_common(1)
-        raise UserError(f"{path}: expected each id once, found {twice} twice")
+def _line(merge: Any, path: Path) -> str:
+    """A merge as "left right"; newer files have a list of two instead."""
+    line = " ".join(map(str, merge)) if isinstance(merge, list) else merge
+    if not isinstance(line, str) or "\n" in line:
+        raise UserError(f'{path}: expected merges of the form "left right", found {files.quoted(merge)}')
+    return line
 
 
-def _lines(merges: list[Any], path: Path) -> Iterable[str]:
-    """ "left right" of each merge, which is written in this way or as a list of two."""
-    lines = [" ".join(map(str, merge)) if isinstance(merge, list) else merge for merge in merges]
-    for line in lines:
-        if not isinstance(line, str) or line.count(" ") != 1:
-            raise UserError(f"{path}: expected merges of two symbols, found {files.quoted(line)}")
-    return lines
+def _checked(vocabulary: Any, merges: Iterable[str], path: Path) -> Encoder:
+    try:
+        return Encoder(vocabulary, merges)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _added_tokens(tokenizer: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -108,15 +104,13 @@ def _added_tokens(tokenizer: dict[str, Any], path: Path) -> dict[str, Any]:
 
 def _with_added_tokens(encoder: Encoder, added: Mapping[str, Any], n_vocab: int, path: Path) -> Encoder:
     """The tokenizer with the added tokens below n_vocab, the number of tokens that the model knows."""
-    _check_ids(added, path)
     vocabulary = dict(encoder.encoder)
     for token, token_id in added.items():
+        if type(token_id) is not int or token_id < 0:
+            raise UserError(f"{path}: expected an id for {files.quoted(token)}, found {files.quoted(token_id)}")
         if token_id < n_vocab and vocabulary.setdefault(_as_symbols(token, path), token_id) != token_id:
-            raise UserError(f"{path}: expected each token once, found {files.quoted(token)} with two ids")
-    if len(vocabulary) == len(encoder.encoder):
-        return encoder
-    _check_ids(vocabulary, path)
-    return Encoder(vocabulary, encoder.bpe_ranks)
+            raise UserError(f"{path}: expected one id for {files.quoted(token)}, found {token_id} and another one")
+    return encoder if vocabulary == encoder.encoder else _checked(vocabulary, encoder.bpe_ranks, path)
 
 
 def _as_symbols(token: str, path: Path) -> str:
