@@ -1,18 +1,15 @@
 """python gpt2.py "prompt", and the tutorial's names: `from gpt2 import gelu, softmax, gpt2, generate, main`."""
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import Any
-
 MODEL = ("gelu", "softmax", "layer_norm", "linear", "ffn", "attention", "mha", "transformer_block", "gpt2", "generate")
-__all__ = [*MODEL, "main"]  # noqa: PLE0604
+__all__ = [*MODEL, "main"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import a name when it is asked for: nothing before the command line is ready for Ctrl-C."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module("picogpt.gpt2" if name in MODEL else "picogpt.commands.generate"), name)
 
 

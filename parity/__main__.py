@@ -73,5 +73,5 @@ def worlds(official: dict[str, Any], ours: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    with cli.polite_ends():
+    with cli.clean_exit():
         main()

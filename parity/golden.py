@@ -80,5 +80,5 @@ def shortened(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    with cli.polite_ends():
+    with cli.clean_exit():
         main()

@@ -179,5 +179,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with cli.polite_ends():
+    with cli.clean_exit():
         main()

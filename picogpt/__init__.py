@@ -14,13 +14,12 @@ The model itself is in picogpt.gpt2, and on one page in picogpt.reference.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-from picogpt.errors import UserError
-
+TYPE_CHECKING = False  # typing has it too, but takes a while to import
 if TYPE_CHECKING:
+    from typing import Any
+
     from picogpt.arrays import Array, Params
+    from picogpt.errors import UserError
     from picogpt.model import Model, load
     from picogpt.sampling import Sampling
 
@@ -28,13 +27,18 @@ __all__ = ["Array", "Model", "Params", "Sampling", "UserError", "load"]
 
 __version__ = "0.1.0"
 
-_HOMES = {"Array": "arrays", "Params": "arrays", "Model": "model", "load": "model", "Sampling": "sampling"}
+_HOMES = {
+    "Array": "arrays", "Params": "arrays", "Model": "model", "load": "model", "Sampling": "sampling",
+    "UserError": "errors",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `import picogpt` costs nothing."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     return value
 

@@ -12,7 +12,7 @@ def main(command: str = "generate") -> None:
 
     from picogpt.commands import cli
 
-    with cli.polite_ends():
+    with cli.clean_exit():
         cli.run(import_module(f"picogpt.commands.{command}").main)
 
 

@@ -68,7 +68,7 @@ if __name__ == "__main__":
     models_dir, fate = [*sys.argv[1:], ":"][:2]
     kind, _, where = fate.partition(":")
     stand_in(where if kind == "kill" else "")
-    with cli.polite_ends():
+    with cli.clean_exit():
         encoder, hparams = utils.load_encoder_and_hparams("124M", models_dir)
         if kind in ("byte", "full"):
             limit_files(int(where), deadly=kind == "byte")

@@ -11,7 +11,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -115,17 +115,20 @@ def named_values(words: list[str], flags: Flags) -> dict[str, str]:
 
 
 def find(flag: str, known: Spellings) -> tuple[str, str | None]:
-    """What a flag as it is written is for. Raises UserError, with a hint, where there is none such."""
+    """What a flag, as it is written, is for. Raises UserError, with a hint, where there is none such."""
     if spelled(flag) in known:
         return known[spelled(flag)]
-    name = spelled(flag).lstrip("-").lower()
-    near = difflib.get_close_matches(f"--{name}", known, n=1, cutoff=0.8)
-    near += [long for long in known if long.startswith(f"--{name}")]
-    near += [long for long in known if len(name) > 2 and name in long]
-    near += difflib.get_close_matches(f"--{name}", known, n=1)
-    longs = [f"--{name}" for name in dict.fromkeys(name for name, _ in known.values())]
-    advice = f"did you mean {near[0]}?" if near else f"known are {', '.join(longs)}"
-    raise UserError(f"unknown flag {flag[:SHOWN]}: {advice} (text that begins with a dash goes last, after --)")
+    nearest = near(spelled(flag).lstrip("-").lower(), {name: None for name, _ in known.values()})
+    hint = f"did you mean --{nearest}?" if nearest else "--help shows all flags"
+    raise UserError(f"unknown flag {flag[:SHOWN]}: {hint} (text that begins with a dash goes last, after --)")
+
+
+def near(name: str, names: Iterable[str]) -> str | None:
+    """The name that was meant by one that is misspelt, cut short, or shares a word with it: --tokens."""
+    found = difflib.get_close_matches(name, names, n=1, cutoff=0.75)
+    found += [other for other in names if other.replace("_", "").startswith(name.replace("_", ""))]
+    found += [other for other in names for word in name.split("_") if len(word) > 3 and word in other]
+    return next(iter(found), None)
 
 
 def value_of(flag: re.Match[str], implied: str | None, rest: list[str], known: Spellings) -> str:

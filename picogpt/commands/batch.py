@@ -48,13 +48,12 @@ def main(
 
     Examples:
         picogpt prompts.txt -m shakespeare
-        picogpt prompts.txt -m shakespeare -n 100 -t 0.7 -s 1 -o texts.jsonl
+        picogpt prompts.txt -m shakespeare -t 0.7 -s 1 -o texts.jsonl
     """
-    if n_tokens_to_generate < 0 or batch_size < 1:
-        raise UserError(
-            f"n_tokens_to_generate must be 0 or more and batch_size 1 or more, found {n_tokens_to_generate} "
-            f"and {batch_size}"
-        )
+    if batch_size < 1:
+        raise UserError(f"batch_size must be 1 or more, found {batch_size}")
+    if n_tokens_to_generate < 0:
+        raise UserError(f"n_tokens_to_generate must be 0 or more, found {n_tokens_to_generate}")
     prompts = read_prompts(Path(input_file))
     model = open_model(model_size, models_dir)
     inputs = encoded(prompts, model, n_tokens_to_generate, input_file)

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from picogpt.commands import arguments
-from picogpt.errors import UserError
+from picogpt.errors import UserError, printable
 
 T = TypeVar("T")
 
-DEPENDENCIES = ("numpy", "fire", "filelock", "regex", "requests", "tqdm")
+DEPENDENCIES = ("numpy", "fire", "filelock", "platformdirs", "regex", "requests", "tqdm")
 PACKAGE = Path(__file__).parent.parent
 PROMPT_LIMIT = 1 << 24  # bytes; no model sees as many
 
@@ -61,13 +61,13 @@ def run(function: Callable[..., None], argv: list[str] | None = None) -> None:
 
 
 @contextmanager
-def polite_ends() -> Iterator[None]:
+def clean_exit() -> Iterator[None]:
     """End the program as its user expects: one line for a mistake, quietly on Ctrl-C and on a closed pipe."""
     sys.stdout = sys.stdout or _closed_stream()
     sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a character gets "?"
-    warnings.formatwarning = lambda message, *_: f"{program_name()}: warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"{program_name()}: warning: {printable(str(message))}\n"
     try:
         yield
         write([], end="")
@@ -97,9 +97,10 @@ def in_one_line(error: Exception) -> str | None:
             f"{sys.executable} -m pip install -r requirements.txt (make run has a Python of its own, .venv/bin/python)"
         )
     if isinstance(error, MemoryError):
-        return f"expected more memory than is free: {error or 'nothing'}: take a smaller model or fewer texts at a time"
+        found = f"too little{f' ({error})' if str(error) else ''}"
+        return printable(f"expected enough memory, found {found}: take a smaller model, or fewer texts at a time")
     if isinstance(error, OSError):
-        return str(UserError(str(error)))
+        return printable(str(error))
     return None
 
 
@@ -144,6 +145,13 @@ def read_prompt(prompt: str | None) -> str:
     if not text:
         raise UserError(f'expected a prompt, found none: {program_name()} "Once upon a time", or "" for a new text')
     return text
+
+
+def at_least(least: int, **values: int) -> None:
+    """Raises UserError, naming the flag, for a number that is too small."""
+    for name, value in values.items():
+        if value < least:
+            raise UserError(f"{name} must be {least} or more, found {value}")
 
 
 def write(pieces: Iterable[str], end: str = "\n") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from picogpt import utils
 from picogpt.commands import cli
 from picogpt.errors import UserError
 from picogpt.model import open_model
@@ -44,8 +45,8 @@ def main(
         python -m picogpt.batch     continue every prompt of a file
         python -m picogpt.verify    check every byte of a model's files
     """
-    if nsamples < 1:
-        raise UserError(f"nsamples must be 1 or more, found {nsamples}")
+    cli.at_least(1, nsamples=nsamples)
+    cli.at_least(0, n_tokens_to_generate=n_tokens_to_generate)
     if nsamples > 1 and draft_model:
         raise UserError(f"a draft model guesses for one text at a time, found nsamples {nsamples}: leave one out")
     text = cli.read_prompt(prompt)
@@ -54,6 +55,9 @@ def main(
     model = open_model(model_size, models_dir)
     draft = open_model(draft_model, models_dir) if draft_model else None
     ids = model.prompt_ids(text, n_tokens_to_generate, draft)
+    if delete_checkpoint:
+        model.params  # noqa: B018 once they are open, they do not need the checkpoint
+        utils.delete_checkpoint(model_size, models_dir)
 
     settings = asdict(sampling)
     if nsamples > 1:

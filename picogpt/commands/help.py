@@ -50,7 +50,7 @@ def page(function: Callable[..., Any], program: str) -> str:
         else:
             parts.append(textwrap.fill(block, width))
     if unseen:
-        parts.append(group("Flags:", unseen))
+        parts.append(group("Flags:", list(unseen)))
     return "\n\n".join(part for part in parts if part)
 
 
