@@ -105,6 +105,15 @@ def test_what_is_whole_but_was_not_renamed_needs_no_request(server, waits, tmp_p
     assert server.requests == []
 
 
+def test_what_is_whole_and_wrong_is_fetched_again_at_once(server, waits, tmp_path):
+    server.files["blob"] = b"hello"
+    (tmp_path / "blob.part").write_bytes(b"jelly")
+    note = {"url": f"{server.url}/blob", "total": 5, "validator": None, "md5": None}
+    (tmp_path / "blob.part.json").write_text(json.dumps(note))
+    assert fetch(server, tmp_path, Known(5, hashlib.sha256(b"hello").hexdigest())) == {"blob": b"hello"}
+    assert server.ranges("blob") == [None]
+
+
 def test_a_part_without_its_note_or_longer_than_promised_is_not_trusted(server, waits, tmp_path):
     server.faults["blob"] = [Fault(end_at=PART)] + [Fault(end_at=0)] * 9
     with pytest.raises(UserError):
@@ -455,7 +464,7 @@ def test_no_server_at_all_is_told_in_one_line_and_leaves_nothing_to_trust(tmp_pa
     assert len(tries) == 2 and all("Connection refused: trying again in" in line for line in tries)
     assert error.startswith(f"gpt2.py: error: cannot fetch {url}/124M/hparams.json (Failed to establish")
     assert "put the file into" in error and "--model_size shakespeare" in error
-    assert [path.name for path in tmp_path.iterdir()] == [".124M.lock"]
+    assert not [*tmp_path.iterdir()]
 
 
 def test_too_little_space_is_told_before_the_first_byte(monkeypatch, tmp_path):

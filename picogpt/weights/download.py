@@ -108,14 +108,15 @@ def _attempt(session: Session, url: str, part: Part, known: Known, look: Look) -
     Raises AgainError or NetworkError where another attempt may help, UserError where not.
     """
     promise = part.promise(url, known)
-    start = max(0, part.size - OVERLAP) if promise else 0
+    start, resumed = max(0, part.size - OVERLAP), promise is not None
     if promise is None or part.size < promise.total:
         with transport.request(session, url, _range_headers(start, promise)) as answer:
             start, promise = _read_head(answer, url, start, promise, part, known)
-            if start == 0:
+            resumed = start > 0
+            if not resumed:
                 part.begin(promise)
             part.save(_new_bytes(answer.chunks, part, start, session.patience), promise.total)
-    _check_whole(url, part, promise, known, look, resumed=start > 0)
+    _check_whole(url, part, promise, known, look, resumed)
 
 
 def _range_headers(start: int, promise: Promise | None) -> dict[str, str]:
