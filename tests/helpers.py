@@ -10,10 +10,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from picogpt.errors import UserError
 from picogpt.weights import store, tf_reader
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,3 +99,24 @@ def run(*arguments: str | bytes, stdin: bytes | None = None, env: dict[str, str]
 def start(*arguments: str, **streams) -> subprocess.Popen:
     """`python gpt2.py ARGUMENTS` as a process that is still running."""
     return subprocess.Popen([*COMMAND, *arguments], env=ENVIRONMENT, **streams)
+
+
+def snapshot(directory: Path) -> dict[str, bytes | int]:
+    """Everything in a directory, with its bytes."""
+    return {
+        p.name: p.read_bytes() if p.is_file() and not p.is_symlink() else p.lstat().st_mode for p in directory.iterdir()
+    }
+
+
+@contextmanager
+def refused(directory: Path, *words: str) -> Iterator[None]:
+    """Within, one line with these words is raised, and nothing in the directory changes."""
+    import pytest  # not for those who run this as a process
+
+    before = snapshot(directory)
+    with pytest.raises(UserError) as caught:
+        yield
+    assert snapshot(directory) == before
+    for word in words:
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,143 +1,171 @@
-"""Prompts of different lengths in one batch: each goes on as if it were alone, and a run can be taken up again."""
+"""Prompts of different lengths in one batch: each goes on as if it were alone."""
 
-import json
-import subprocess
-import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from picogpt import gpt2, utils
+from picogpt import gpt2
 from picogpt.decoding import batch
+from picogpt.decoding.lookahead import too_close
+from picogpt.errors import UserError
+from picogpt.sampling import GREEDY, Sampling
 from picogpt.weights import store
-from tests.helpers import ENVIRONMENT, ROOT, SHAKESPEARE, TINY
+from tests.helpers import TINY
 
 HPARAMS = TINY | {"n_ctx": 120}
 N_HEAD = HPARAMS["n_head"]
 PROMPTS = [np.random.default_rng(n).integers(0, 1024, n).tolist() for n in (3, 1, 40, 7, 7, 2, 100, 5, 1)]
-DRAWN = {"temperature": 1.0, "top_k": 50, "seed": 4}
+DRAWN = Sampling(1.0, top_k=50, seed=4)
+BATCH_SIZES = [1, 2, 4, 16]
+
+
+def random_params(hparams):
+    return store.nested(dict(store.random_tensors(hparams, seed=0, std=0.2)))
 
 
 @pytest.fixture(scope="module")
 def params():
-    return store.nested(dict(store.random_tensors(HPARAMS, seed=0, std=0.2)))
-
-
-def alone(params, n, **how):
-    return [list(gpt2.generate(prompt, params, N_HEAD, n, **how)) for prompt in PROMPTS]
-
-
-def together(params, n, **how):
-    return list(batch.in_order(batch.generate(PROMPTS, params, N_HEAD, n, **how)))
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 4, 16])
-@pytest.mark.parametrize("how", [{}, DRAWN], ids=["greedy", "drawn"])
-def test_each_prompt_goes_on_as_if_it_were_alone(params, batch_size, how):
-    assert together(params, 20, batch_size=batch_size, **how) == alone(params, 20, **how)
-
-
-@pytest.mark.parametrize("n", [1, 2])
-def test_short_texts(params, n):
-    assert together(params, n) == alone(params, n)
-
-
-def test_texts_end_at_the_stop_token_and_make_room(params):
-    free = alone(params, 20, **DRAWN)
-    for stop_id in (free[0][0], free[2][5], free[6][19]):
-        assert together(params, 20, batch_size=3, stop_id=stop_id, **DRAWN) == alone(
-            params, 20, stop_id=stop_id, **DRAWN
-        )
-
-
-def test_no_position_is_computed_for_padding(params, monkeypatch):
-    positions = []
-    for module in (batch, gpt2):
-        real = gpt2.hidden_states
-        monkeypatch.setattr(
-            module, "hidden_states", lambda x, real=real, **kw: positions.append(x.size) or real(x, **kw)
-        )
-    together(params, 20, batch_size=4)
-    assert sum(positions) == sum(map(len, PROMPTS)) + len(PROMPTS) * 19
-
-
-def test_a_tie_is_decided_by_the_row_alone(params, monkeypatch):
-    monkeypatch.setattr(batch, "too_close", lambda row: True)
-    assert together(params, 20) == alone(params, 20)
-
-
-# the command
-
-
-def run(*arguments):
-    command = [sys.executable, "-m", "picogpt.batch", *map(str, arguments), "--model_size", "shakespeare"]
-    return subprocess.run(command, capture_output=True, cwd=ROOT, env=ENVIRONMENT)
-
-
-def expected(prompts, n):
-    encoder, hparams, params = utils.load_encoder_hparams_and_params("shakespeare", SHAKESPEARE.parent)
-    for prompt in prompts:
-        ids = encoder.encode(prompt) or encoder.start_of_text()
-        text = encoder.decode(gpt2.generate(ids, params, hparams["n_head"], n))
-        yield {"prompt": prompt, "text": text}
-
-
-LINES = ["ROMEO:", "To be, or not to be", "", "JULIET: my lord", "  x", "é"]
+    return random_params(HPARAMS)
 
 
 @pytest.fixture
-def prompts_file(tmp_path):
-    path = tmp_path / "prompts.txt"
-    path.write_text("\n".join(LINES) + "\n", encoding="utf-8")
-    return path
+def passes(monkeypatch):
+    """The shape of the ids in each pass through the model."""
+    seen = []
+    real = gpt2.hidden_states
+    monkeypatch.setattr(gpt2, "hidden_states", lambda ids, **kw: seen.append(np.shape(ids)) or real(ids, **kw))
+    return seen
 
 
-def test_one_line_each_in_order(prompts_file):
-    process = run("--input_file", prompts_file, "--n_tokens_to_generate", 12, "--batch_size", 2)
-    assert list(map(json.loads, process.stdout.splitlines())) == list(expected(LINES, 12))
-    assert (process.stderr, process.returncode) == (b"", 0)
+def alone(params, n, prompts=PROMPTS, **how):
+    return [list(gpt2.generate(prompt, params, N_HEAD, n, **how)) for prompt in prompts]
 
 
-def test_jsonl_takes_strings_and_objects(tmp_path):
-    path = tmp_path / "prompts.jsonl"
-    path.write_text('"two\\nlines"\n{"prompt": "ROMEO:", "other": 1}\n')
-    process = run(path, "--n_tokens_to_generate", 5)
-    assert list(map(json.loads, process.stdout.splitlines())) == list(expected(["two\nlines", "ROMEO:"], 5))
+def together(params, n, prompts=PROMPTS, **how):
+    return list(batch.in_order(batch.generate(prompts, params, N_HEAD, n, **how)))
 
 
-@pytest.mark.parametrize("n_bytes", [0, 1, 40, 60, 150, 10_000])
-def test_an_interrupted_run_is_taken_up_where_it_stopped(tmp_path, prompts_file, n_bytes):
-    out = tmp_path / "texts.jsonl"
-    arguments = (prompts_file, "--output_file", out, "--n_tokens_to_generate", 6)
-    assert run(*arguments).stdout == b""
-    whole = out.read_bytes()
-    assert list(map(json.loads, whole.splitlines())) == list(expected(LINES, 6))
-    out.write_bytes(whole[:n_bytes])
-    assert run(*arguments).returncode == 0
-    assert out.read_bytes() == whole
+@pytest.mark.parametrize("batch_size", BATCH_SIZES)
+@pytest.mark.parametrize("how", [GREEDY, DRAWN], ids=["greedy", "drawn"])
+def test_each_prompt_goes_on_as_if_it_were_alone(params, batch_size, how):
+    assert together(params, 20, batch_size=batch_size, sampling=how) == alone(params, 20, sampling=how)
+
+
+SMALL = random_params(TINY | {"n_vocab": 60, "n_ctx": 60})
+ids = st.integers(0, 59)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    prompts=st.lists(st.lists(ids, min_size=1, max_size=30), max_size=8),
+    n=st.integers(0, 30),
+    batch_size=st.sampled_from(BATCH_SIZES),
+    how=st.sampled_from([GREEDY, Sampling(top_p=0.9, seed=1), Sampling(5.0, seed=2)]),
+    stop_id=st.none() | ids,
+)
+def test_any_prompts_go_on_as_if_alone(prompts, n, batch_size, how, stop_id):
+    found = together(SMALL, n, prompts, batch_size=batch_size, sampling=how, stop_id=stop_id)
+    assert found == alone(SMALL, n, prompts, sampling=how, stop_id=stop_id)
+
+
+def test_no_tokens_are_texts_without_any(params):
+    assert list(batch.generate(PROMPTS[:2], params, N_HEAD, 0)) == [(0, None), (1, None)]
+
+
+def test_no_prompts_are_no_texts(params):
+    assert list(batch.generate([], params, N_HEAD, 5)) == []
+
+
+def test_texts_end_at_the_stop_token_and_make_room(params, passes):
+    free = alone(params, 20, sampling=DRAWN)
+    for stop_id in (free[0][0], free[2][5], free[6][19]):
+        expected = alone(params, 20, sampling=DRAWN, stop_id=stop_id)
+        assert sum(map(len, expected)) < 9 * 20
+        passes.clear()
+        assert together(params, 20, batch_size=3, sampling=DRAWN, stop_id=stop_id) == expected
+        rows = [shape[0] for shape in passes if len(shape) == 2]
+        assert all(now >= after for now, after in pairwise(rows[rows.index(3) :])), "a row was empty for a while"
+
+
+def test_the_end_of_a_text_is_told_with_its_last_token(params):
+    for n_tokens in (1, 4):
+        events = list(batch.generate(PROMPTS, params, N_HEAD, n_tokens, batch_size=2))
+        ends = [at for at, (_, token_id) in enumerate(events) if token_id is None]
+        assert [events[at - 1][0] for at in ends] == [events[at][0] for at in ends]
+        assert sorted(number for number, token_id in events if token_id is None) == list(range(len(PROMPTS)))
+
+
+def test_a_short_text_is_complete_before_a_longer_one_that_began_earlier(params):
+    free = alone(params, 20)
+    stop_id = next(i for i in free[1] if i not in free[0])
+    events = list(batch.generate(PROMPTS[:2], params, N_HEAD, 20, stop_id=stop_id))
+    assert events.index((1, None)) < events.index((0, None))
+
+
+def test_no_position_is_computed_for_padding(params, passes):
+    together(params, 20, batch_size=4)
+    assert sum(map(np.prod, passes)) == sum(map(len, PROMPTS)) + len(PROMPTS) * 19
+    assert max(shape[0] for shape in passes if len(shape) == 2) == 4
+
+
+# near ties
+
+
+def test_two_logits_are_too_close_where_rounding_decides():
+    assert too_close(np.float32([1, 1 - 1e-6]))
+    assert not too_close(np.float32([1, 0.9]))
+
+
+def with_twins(params, factor):
+    """Every token has a twin whose logit is `factor` times its own."""
+    half = params["wte"][: HPARAMS["n_vocab"] // 2]
+    return {**params, "wte": np.concatenate([half, half * np.float32(factor)])}
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("factor", "how", "n_alone"),
+    [(1, GREEDY, 19 * len(PROMPTS)), (1 - 1e-6, GREEDY, 19 * len(PROMPTS)), (0.9, GREEDY, 0), (1, DRAWN, 0)],
+)
+def test_a_near_tie_is_decided_by_the_row_alone(params, passes, factor, how, n_alone):
+    twins = with_twins(params, factor)
+    found = together(twins, 20, batch_size=4, sampling=how)
+    assert sum(shape == (1,) for shape in passes) == n_alone + sum(len(prompt) == 1 for prompt in PROMPTS)
+    assert found == alone(twins, 20, sampling=how)
+
+
+def test_what_decides_is_the_pass_alone(params, monkeypatch):
+    monkeypatch.setattr(batch, "too_close", lambda row: True)
+    assert together(params, 20, batch_size=4) == alone(params, 20)
+    monkeypatch.setattr(batch, "decide_alone", lambda *_: np.eye(1, HPARAMS["n_vocab"], 7)[0])
+    assert [text[1:] for text in together(params, 20)] == [[7] * 19] * len(PROMPTS)
+
+
+# requests
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
     [
-        ("none.txt", None, "cannot read the prompts: No such file"),
-        ("bad.jsonl", '"one"\n{"prompt": ', "bad.jsonl, line 2: expected JSON"),
-        ("bad.jsonl", '{"text": "x"}', 'line 1: expected a string or {"prompt": a string}, found {"text": "x"}'),
-        ("long.txt", "short\n" + "word " * 300, "long.txt, line 2: the model sees 256 tokens"),
+        ({"batch_size": 0}, "batch_size must be 1 or more, found 0"),
+        ({"prompts": [[1], [2] * 101]}, "prompt 1: the model sees 120 tokens, found 101 in the prompt \\+ 20"),
+        ({"prompts": [[1], []]}, "prompt 1: generation starts from one token or more"),
+        ({"prompts": [[1024]]}, "prompt 0: expected ids from 0 to 1023, found 1024"),
+        ({"n_tokens_to_generate": -1}, "prompt 0: n_tokens_to_generate must be a whole number, 0 or more, found -1"),
     ],
 )
-def test_a_bad_file_is_told_with_its_line(tmp_path, name, content, message):
-    if content is not None:
-        (tmp_path / name).write_text(content)
-    process = run(tmp_path / name)
-    assert (process.returncode, process.stdout, process.stderr.count(b"\n")) == (2, b"", 1)
-    assert message in process.stderr.decode()
+def test_a_request_is_refused_when_it_is_made(params, change, message):
+    request = {"prompts": PROMPTS, "n_tokens_to_generate": 20} | change
+    with pytest.raises(UserError, match=message):
+        batch.generate(params=params, n_head=N_HEAD, **request)
 
 
-def test_the_texts_of_other_prompts_are_not_overwritten(tmp_path, prompts_file):
-    out = tmp_path / "texts.jsonl"
-    out.write_text('{"prompt": "something else", "text": "dear to me"}\n')
-    process = run(prompts_file, "--output_file", out)
-    assert process.returncode == 2
-    assert b"choose another output_file" in process.stderr
-    assert "dear to me" in out.read_text()
+def test_a_batch_is_no_larger_than_its_prompts(params):
+    assert together(params, 2, batch_size=10**9) == alone(params, 2)
+
+
+def test_texts_are_put_in_the_order_of_the_prompts():
+    events = [(1, 7), (2, None), (0, 5), (1, None), (0, 6), (0, None), (3, 8)]
+    assert list(batch.in_order(events)) == [[5, 6], [7], []]

@@ -1,14 +1,15 @@
 """What an interrupted batch goes on from: a file beside its output that has every text as soon as it is complete.
 
 The first line says what the texts are made with: the settings and the model. Each line after it is one text, in
-whatever order they were complete. What follows the last newline is a line that an interrupted run had begun; the next
-run cuts it off.
+whatever order they were complete. Every line has a checksum, so that a damaged one is seen. What follows the last
+newline is a line that an interrupted run had begun; the next run cuts it off.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -52,7 +53,7 @@ class Journal:
                 self.n_bytes += len(line)
 
     def _read_first(self, line: bytes) -> None:
-        match json_in(line, str(self.path), OTHER) if line.endswith(b"\n") else None:
+        match unsealed(line):
             case {"journal": str(name), "settings": dict(settings), "model": dict(model)} if name == FORMAT:
                 self.made_with = {"settings": settings, "model": model}
                 self.n_bytes = len(line)
@@ -60,12 +61,12 @@ class Journal:
                 raise UserError(f"{self.path}: expected no file, or a batch's journal, found another one: {OTHER}")
 
     def _read_text(self, line: bytes, where: str) -> None:
-        match found := json_in(line, where, OTHER):
+        match unsealed(line):
             case {"number": int(number), "prompt": str(prompt), "text": str(text)} if number not in self.texts:
                 self._check_prompt(number, prompt, where)
                 self.texts[number] = text
             case _:
-                raise UserError(f"{where}: expected a text of an earlier run, found {files.quoted(found)}: {OTHER}")
+                raise UserError(f"{where}: expected a text of an earlier run, found a line that is damaged: {OTHER}")
 
     def _check_prompt(self, number: int, prompt: str, where: str) -> None:
         found = self.prompts[number] if 0 <= number < len(self.prompts) else None
@@ -95,7 +96,7 @@ class Journal:
     def begin(self, settings: Mapping[str, Any], model: Mapping[str, str]) -> None:
         """Get ready to append: make a journal, or cut off what an interrupted run had begun. Raises OSError."""
         if self.made_with is None:
-            _save_whole(self.path, json_line({"journal": FORMAT, "settings": settings, "model": model}))
+            _save_whole(self.path, sealed({"journal": FORMAT, "settings": settings, "model": model}))
         self.file = self.path.open("ab", buffering=0)
         if self.made_with is not None:
             self.file.truncate(self.n_bytes)
@@ -103,7 +104,7 @@ class Journal:
     def append(self, number: int, text: str) -> None:
         """Keep a text: it is on the disk when this returns. Raises OSError."""
         assert self.file is not None, "begin comes first"
-        write_whole(self.file, json_line({"number": number, "prompt": self.prompts[number], "text": text}))
+        write_whole(self.file, sealed({"number": number, "prompt": self.prompts[number], "text": text}))
         os.fsync(self.file.fileno())
 
     def close(self) -> None:
@@ -121,9 +122,19 @@ def json_line(value: object) -> bytes:
     return json.dumps(value).encode("ascii") + b"\n"
 
 
-def json_in(line: bytes, where: str, advice: str) -> Any:
-    """The value in a line. Raises UserError."""
-    return files.json_from(line.decode("utf-8", errors="surrogateescape"), where, advice)
+def sealed(value: Mapping[str, Any]) -> bytes:
+    """An object as a line with a checksum."""
+    return json_line({**value, "crc32": zlib.crc32(json_line(value))})
+
+
+def unsealed(line: bytes) -> dict[str, Any] | None:
+    """What `sealed` made a line of; None for any other bytes."""
+    try:
+        value = files.json_object_from(line.decode("ascii"), "")
+    except ValueError:
+        return None
+    value.pop("crc32", None)
+    return value if line == sealed(value) else None
 
 
 def write_whole(file: BinaryIO, data: bytes) -> None:
