@@ -1,91 +1,178 @@
-"""Byte-level byte pair encoding (BPE): text to token ids and back, as in OpenAI's encoder.py.
+r"""Byte-level byte pair encoding (BPE): text to token ids and back, with the ids of OpenAI's encoder.py.
 
-    text --split--> words --bytes--> symbols --merge--> ids
+    "it's  hot"  --split-->  "it" "'s" " " " hot"  --bytes, written as symbols-->  "i t" "' s" "Ġ" "Ġ h o t"
+                 --merge-->  "it" "'s" "Ġ" "Ġhot"  --look up-->  [270, 338, 220, 3024]
 
-A word is split off by one regular expression (spaces stick to the front of the word after them),
-becomes UTF-8 bytes, each byte becomes one printable character (a *symbol*), and neighbouring symbols
-are merged, the most frequent pair of the training text first, until no known pair is left.
+A word is split off by one regular expression and becomes UTF-8 bytes. Each byte is written as one printable character,
+a *symbol*. Then neighbouring symbols are merged, again and again, always the pair that comes first in the list of
+merges, until no pair of the list is left. What remains are tokens, and the vocabulary gives each its id.
+
+Any text can be encoded, since any text is bytes, and each byte is a token of its own.
 
 Paper: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.2.
+On a first reading, skip `merge_quickly`: it returns what `merge_plainly` returns.
 """
 
 from __future__ import annotations
 
 import codecs
-import heapq
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator
-from functools import cache
-from itertools import chain
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from functools import cached_property, lru_cache
+from heapq import heappop, heappush
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+
 from picogpt.errors import UserError
+from picogpt.files import VOCABULARY, quoted, read_json, read_text
 
 END_OF_TEXT = "<|endoftext|>"
 
-CACHED_WORDS = 1 << 16  # at most; about 20 MB of them
-CACHED_WORD_LENGTH = 64  # longer words are merged anew each time
+# OpenAI's pattern: at each place of a text, the first of these alternatives that matches makes a word
+PATTERN = "|".join(
+    [
+        r"'(?:[stmd]|re|ve|ll)",  # the end of a contraction: it's, don't, I'm, I'd, we're, we've, we'll
+        r" ?[\p{L}]+",  # letters, with the space before them
+        r" ?[\p{N}]+",  # digits, with the space before them
+        r" ?[^\s\p{L}\p{N}]+",  # anything else that is not white space, with the space before it
+        r"\s+(?!\S)",  # white space, without its last character where a word follows, which may want it
+        r"\s+",  # that last character, where it is no space or the word does not take it
+    ]
+)
+ASCII_PATTERN = PATTERN.replace(r"\p{L}", "A-Za-z").replace(r"\p{N}", "0-9")
+
+LONG_WORD = 32  # characters; shorter words are merged plainly, and remembered
+CACHED_WORDS = 1 << 16  # about 20 MB
+ID_LIMIT = 1 << 31  # far beyond any vocabulary
+
+Pair = tuple[str, str]
 
 
-@cache
-def split_into_words(ascii_only: bool) -> Callable[[str], list[str]]:
-    """The function that splits a text. For ASCII it takes half the time, and `regex` need not be imported."""
-    if ascii_only:
-        return re.compile(_pattern("A-Za-z", "0-9", "\\t-\\r ")).findall
-    import regex
+def split_into_words(text: str) -> list[str]:
+    """The words of a text, as PATTERN splits them; joined, they are the text.
 
-    return regex.compile(_pattern(r"\p{L}", r"\p{N}", r"\s")).findall
+    >>> split_into_words("Hello world, it's  me\\n")
+    ['Hello', ' world', ',', ' it', "'s", ' ', ' me', '\\n']
+    """
+    if text.isascii():  # half the time, and `regex` need not be imported; re.ASCII is for \s
+        return re.findall(ASCII_PATTERN, text, re.ASCII)
+    import regex  # unlike `re`, it knows \p{L}, the letters of every script, and \p{N}, the digits
 
-
-def _pattern(letters: str, digits: str, space: str) -> str:
-    return (
-        "'(?:[stmd]|re|ve|ll)"  # contractions
-        f"| ?[{letters}]+| ?[{digits}]+| ?[^{space}{letters}{digits}]+"  # words, numbers, other signs
-        f"|[{space}]+(?![^{space}])|[{space}]+"  # white space, but for the space that belongs to the next word
-    )
+    return regex.findall(PATTERN, text)
 
 
 def bytes_to_unicode() -> dict[int, str]:
-    """One printable character for each of the 256 bytes, so that vocabularies can be written as text.
+    """The symbol of each of the 256 bytes: one printable character, so that a vocabulary can be written as text.
 
-    Bytes that print in Latin-1 stand for themselves; the others take the characters from U+0100 on, in order
-    (so a space is "Ġ").
+    Bytes that print in Latin-1 stand for themselves. The others take the characters from U+0100 on, in order.
+
+    >>> symbols = bytes_to_unicode()
+    >>> symbols[ord("A")], symbols[ord(" ")], symbols[ord("\\n")]
+    ('A', 'Ġ', 'Ċ')
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
-class _WordCache(dict[str, list[int]]):
-    """word -> ids, filled by `encode_word` when a word is asked for the first time; emptied when full."""
+SYMBOL_OF = bytes_to_unicode()
+BYTE_OF = {ord(symbol): byte for byte, symbol in SYMBOL_OF.items()}  # both as str.translate takes them
+SYMBOLS = re.escape("".join(SYMBOL_OF.values()))  # within a pattern
 
-    def __init__(self, encode_word: Callable[[str], list[int]]):
-        self._encode_word = encode_word
 
-    def __missing__(self, word: str) -> list[int]:
-        ids = self._encode_word(word)
-        if len(word) <= CACHED_WORD_LENGTH:
-            if len(self) >= CACHED_WORDS:
-                self.clear()
-            self[word] = ids
-        return ids
+def merge_plainly(word: str, ranks: dict[str, int]) -> list[str]:
+    """The tokens of a word of symbols: byte pair encoding as the paper describes it.
+
+    `ranks` maps merges, "left right", to their places in the list of merges. As long as a pair of neighbours has a
+    rank, the pair of the lowest rank is merged, wherever it stands, from left to right.
+
+    >>> merge_plainly("banana", {"a n": 0, "b an": 1})
+    ['ban', 'an', 'a']
+
+    Every round looks at all pairs, so a word of n symbols takes up to n * n steps.
+    """
+    symbols = list(word)
+    while len(symbols) > 1:
+        found = [ranks.get(f"{left} {right}", sys.maxsize) for left, right in pairwise(symbols)]
+        if (lowest := min(found)) == sys.maxsize:
+            break
+        i = found.index(lowest)
+        pair = symbols[i : i + 2]
+        while i < len(symbols):
+            if symbols[i : i + 2] == pair:
+                symbols[i : i + 2] = ["".join(pair)]
+            i += 1
+    return symbols
+
+
+def merge_quickly(word: str, pairs: list[Pair], ranks: dict[Pair, int]) -> list[str]:
+    """What `merge_plainly` returns, in about n log n steps for a word of n symbols, however long.
+
+    `pairs` are the merges, lowest rank first, and `ranks` their places in that list.
+
+    >>> merge_quickly("banana", [("a", "n"), ("b", "an")], {("a", "n"): 0, ("b", "an"): 1})
+    ['ban', 'an', 'a']
+
+    The word is not searched again for each merge. Instead, `places[rank]` lists where the pair of that rank stands, and
+    grows as merging makes new pairs. A place is the position of a pair's left symbol. Symbols do not move: a merged
+    one stays at the place of its left half, and its right half becomes "". So the neighbours of a symbol are not those
+    at i - 1 and i + 1, but those at before[i] and after[i].
+    """
+    symbols = ["", *word, ""]  # no merge has an empty symbol, so nothing is merged with the two ends
+    before = list(range(-1, len(word) + 1))
+    after = list(range(1, len(word) + 3))
+    places = defaultdict(list)
+    for i, rank in enumerate(map(ranks.get, pairwise(symbols))):
+        if rank is not None:
+            places[rank].append(i)
+    waiting = sorted(places)  # a heap: the ranks that have places, the lowest first
+    while waiting:
+        rank = heappop(waiting)
+        first, second = pairs[rank]
+        merged = first + second
+        for left in sorted(places.pop(rank)):
+            right = after[left]
+            if symbols[left] != first or symbols[right] != second:
+                continue  # another merge has taken one of them since
+            symbols[left], symbols[right] = merged, ""
+            start, end = before[left], after[right]
+            after[left], before[end] = end, left
+            for i, pair in (start, (symbols[start], merged)), (left, (merged, symbols[end])):
+                if (rank := ranks.get(pair)) is not None:
+                    if rank not in places:
+                        heappush(waiting, rank)
+                    places[rank].append(i)
+    return [symbol for symbol in symbols if symbol]
 
 
 class Encoder:
     """A byte-level BPE tokenizer.
 
-    encoder: symbol string -> id (encoder.json); merges: lines "left right", most frequent first (vocab.bpe).
+    vocabulary: token, written in symbols -> id, as in encoder.json
+    merges: "left right", in the order in which they are applied: a list, or lines as in vocab.bpe; may be empty
+    errors: what decoding does with bytes that are not UTF-8, as for bytes.decode
+
+    >>> encoder = Encoder({"a": 0, "b": 1, "ab": 2}, ["a b"])
+    >>> encoder.encode("abba")
+    [2, 1, 0]
+
+    The attributes `encoder` and `decoder` map tokens to ids and ids to tokens, `bpe_ranks` merges to their places.
+    Raises UserError for a vocabulary or merges of another form.
     """
 
-    def __init__(self, encoder: dict[str, int], merges: Iterable[str], errors: str = "replace"):
-        self.encoder = encoder
-        self.decoder = {token_id: symbol for symbol, token_id in encoder.items()}
+    def __init__(self, vocabulary: dict[str, int], merges: str | Iterable[str], errors: str = "replace"):
+        self.encoder = vocabulary
+        self.decoder = _tokens_by_id(vocabulary)
         self.errors = errors
-        self.bpe_ranks = {merge: rank for rank, merge in enumerate(merges)}
-        self._symbols = str.maketrans({chr(byte): symbol for byte, symbol in bytes_to_unicode().items()})
-        self._bytes = str.maketrans({symbol: chr(byte) for byte, symbol in bytes_to_unicode().items()})
-        self._cache = _WordCache(self._encode_word)
+        self.bpe_ranks = _ranks_of(merges)
+        self._encode_short_word = lru_cache(CACHED_WORDS)(self._encode_word)
+
+    def __reduce__(self) -> tuple[type[Encoder], tuple[dict[str, int], list[str], str]]:
+        return Encoder, (self.encoder, list(self.bpe_ranks), self.errors)  # to pickle all but the remembered words
 
     @property
     def end_of_text(self) -> int | None:
@@ -93,28 +180,35 @@ class Encoder:
         return self.encoder.get(END_OF_TEXT)
 
     def start_of_text(self) -> list[int]:
-        """What OpenAI's unconditional samples begin with: <|endoftext|>, where there is one."""
+        """What text without a prompt begins with, as OpenAI's samples do: <|endoftext|>, where there is one."""
         return [] if self.end_of_text is None else [self.end_of_text]
 
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
-        """Token ids of a text.
+        """The token ids of a text.
 
-        >>> get_encoder("124M", "models").encode("Not all heroes wear capes.")  # doctest: +SKIP
-        [3673, 477, 10281, 5806, 1451, 274, 13]
+        >>> encoder = get_encoder("shakespeare", "models")
+        >>> encoder.encode("To be, or not")
+        [397, 305, 12, 530, 322]
 
         "<|endoftext|>" is text like any other, unless `allow_special` asks for its one special id. Bytes that came
-        as surrogate escapes (U+DC80..U+DCFF, see PEP 383) are encoded as those bytes.
+        as surrogate escapes (U+DC80 to U+DCFF, see PEP 383) are encoded as those bytes.
 
-        Raises UserError for other lone surrogates, and for a character that the vocabulary cannot write.
+        Raises UserError for other lone surrogates, and for bytes that the vocabulary has no token for.
         """
         if allow_special and self.end_of_text is not None:
             first, *rest = map(self.encode, text.split(END_OF_TEXT))
             return first + [token_id for ids in rest for token_id in (self.end_of_text, *ids)]
-        words = split_into_words(text.isascii())(text)
-        return list(chain.from_iterable(map(self._cache.__getitem__, words)))
+        ids: list[int] = []
+        for word in split_into_words(text):
+            ids += self._encode_short_word(word) if len(word) <= LONG_WORD else self._encode_word(word)
+        return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of token ids; bytes that are no UTF-8 become U+FFFD. Raises UserError for an unknown id."""
+        """The text of token ids; bytes that are not UTF-8 become U+FFFD. Raises UserError for an unknown id.
+
+        >>> get_encoder("shakespeare", "models").decode([397, 305, 12, 530, 322])
+        'To be, or not'
+        """
         return self.decode_bytes(ids).decode("utf-8", errors=self.errors)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
@@ -123,14 +217,17 @@ class Encoder:
             symbols = "".join([self.decoder[token_id] for token_id in ids])
         except KeyError as error:
             raise UserError(
-                f"unknown token id {error.args[0]}: this vocabulary has the ids 0 to {max(self.decoder)}"
+                f"unknown token id {quoted(error.args[0])}: this vocabulary has the ids 0 to {max(self.decoder)}"
             ) from None
-        return symbols.translate(self._bytes).encode("latin-1")
+        return symbols.translate(BYTE_OF).encode("latin-1")
 
     def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
-        """The text of token ids piece by piece, as they come: "".join() of it is decode(ids).
+        """The text of token ids in pieces, each as soon as its ids are there; joined, they are decode(ids).
 
-        The bytes of a character that is split over tokens are held back until it is whole, or until the ids end.
+        The bytes of a character that several tokens make up are held back until it is whole, or the ids end.
+
+        >>> list(get_encoder("shakespeare", "models").decode_stream([397, 305, 12, 530, 322]))
+        ['To', ' be', ',', ' or', ' not']
         """
         decoder = codecs.getincrementaldecoder("utf-8")(self.errors)
         for token_id in ids:
@@ -147,74 +244,97 @@ class Encoder:
                 f"the text holds a lone surrogate, U+{ord(word[error.start]):04X}, which is no character: remove it"
             ) from None
         try:
-            return [
-                self.encoder[symbol] for symbol in self._merge(word_bytes.decode("latin-1").translate(self._symbols))
-            ]
+            return [self.encoder[token] for token in self._merge(word_bytes.decode("latin-1").translate(SYMBOL_OF))]
         except KeyError as error:
             raise UserError(
-                f"{word!r} cannot be written in this vocabulary: encoder.json has no token {error.args[0]!r}"
+                f"{quoted(word)} cannot be written in this vocabulary, which has no token {error.args[0]!r}"
             ) from None
 
     def _merge(self, word: str) -> list[str]:
-        """Merge the symbols of a word, the pair of lowest rank first and from left to right.
+        return merge_plainly(word, self.bpe_ranks) if len(word) <= LONG_WORD else merge_quickly(word, *self._pairs)
 
-        A heap holds the pairs that could be merged and a linked list the symbols that are left, so a word of n
-        symbols takes n log n steps (looking at all pairs before each merge would take n * n).
-        """
-        ranks = self.bpe_ranks
-        symbols = list(word)
-        n = len(symbols)
-        before = list(range(-1, n - 1))
-        after = list(range(1, n + 1))  # n marks the end
-        heap = [
-            (rank, i, pair)
-            for i in range(n - 1)
-            if (rank := ranks.get(pair := f"{symbols[i]} {symbols[i + 1]}")) is not None
-        ]
-        heapq.heapify(heap)
-        while heap:
-            _, left, pair = heapq.heappop(heap)
-            right = after[left]
-            # a merge since then may have taken either half of the pair
-            if right == n or f"{symbols[left]} {symbols[right]}" != pair:
-                continue
-            symbols[left] += symbols[right]
-            symbols[right] = ""
-            after[left] = after[right]
-            if after[left] < n:
-                before[after[left]] = left
-            for i in (before[left], left):
-                if i >= 0 and after[i] < n:
-                    pair = f"{symbols[i]} {symbols[after[i]]}"
-                    if (rank := ranks.get(pair)) is not None:
-                        heapq.heappush(heap, (rank, i, pair))
-        return [symbol for symbol in symbols if symbol]
+    @cached_property  # most runs need neither
+    def _pairs(self) -> tuple[list[Pair], dict[Pair, int]]:
+        pairs = [(left, right) for left, right in (merge.split(" ") for merge in self.bpe_ranks)]
+        return pairs, {pair: rank for rank, pair in enumerate(pairs)}
+
+
+def _tokens_by_id(vocabulary: dict[str, int]) -> dict[int, str]:
+    """The vocabulary, the other way round. Raises UserError where it is not of the form that Encoder describes."""
+    if not isinstance(vocabulary, dict) or not vocabulary:
+        raise UserError(f"expected an object of token: id, found {quoted(vocabulary)}")
+    ids = vocabulary.values()
+    if set(map(type, ids)) != {int} or (ordered := sorted(ids))[0] < 0 or ordered[-1] >= ID_LIMIT:
+        token, found = next(item for item in vocabulary.items() if not _is_id(item[1]))
+        raise UserError(f"expected ids from 0 to {ID_LIMIT - 1}, found {quoted(found)} for the token {quoted(token)}")
+    tokens = {token_id: token for token, token_id in vocabulary.items()}
+    if len(tokens) < len(vocabulary):
+        token, found = next(item for item in vocabulary.items() if tokens[item[1]] != item[0])
+        raise UserError(f"expected an id for each token, found {found} for {quoted(token)} and {quoted(tokens[found])}")
+    if foreign := re.search(f"[^{SYMBOLS}]", "".join(vocabulary)):
+        token = next(token for token in vocabulary if foreign[0] in token)
+        raise UserError(f"expected tokens written in the symbols of bytes, found {quoted(token)}")
+    return tokens
+
+
+def _is_id(found: object) -> bool:
+    return type(found) is int and 0 <= found < ID_LIMIT  # True is an int, too, but of another type
+
+
+def _ranks_of(merges: str | Iterable[str]) -> dict[str, int]:
+    """The place of each merge. Raises UserError where they are not of the form that Encoder describes."""
+    try:
+        lines = (merges if isinstance(merges, str) else "\n".join(merges)).strip("\n")
+    except TypeError:
+        raise UserError(f"expected a list of merges, found {quoted(merges)}") from None
+    if not lines:
+        return {}
+    pairs = lines.split("\n")
+    if not _are_pairs(lines):
+        found = next(pair for pair in pairs if not _are_pairs(pair))
+        raise UserError(f'expected merges of the form "left right", found {quoted(found)}')
+    ranks = {pair: rank for rank, pair in enumerate(pairs)}
+    if len(ranks) < len(pairs):
+        found = next(pair for rank, pair in enumerate(pairs) if ranks[pair] != rank)
+        raise UserError(f"expected each merge once, found {quoted(found)} twice")
+    return ranks
+
+
+def _are_pairs(lines: str) -> bool:
+    """Whether each line has one space, with something before and after it. NumPy takes a fifth of a regex's time."""
+    codes = np.frombuffer(f"\n{lines}\n".encode("utf-32-le", errors="surrogatepass"), "<u4")
+    places = np.flatnonzero(codes <= ord(" "))
+    return bool(
+        len(places) % 2 == 1
+        and (codes[places[::2]] == ord("\n")).all()
+        and (codes[places[1::2]] == ord(" ")).all()
+        and (np.diff(places) > 1).all()
+    )
 
 
 def get_encoder(
-    model_name: str, models_dir: str | Path, vocabulary_file: str = "encoder.json", merges_file: str = "vocab.bpe"
+    model_name: str | Path,
+    models_dir: str | Path,
+    vocabulary_file: str = "encoder.json",
+    merges_file: str = "vocab.bpe",
 ) -> Encoder:
     """The tokenizer of the model in models_dir/model_name, from its encoder.json and vocab.bpe.
 
+    >>> encoder = get_encoder("shakespeare", "models")
+    >>> len(encoder.encoder)
+    1024
+
     Raises UserError when a file is missing or is not what it should be.
     """
-    path = Path(models_dir) / model_name / vocabulary_file
-    vocabulary = _read(path)
-    merges = _read(path.with_name(merges_file))
+    directory = Path(models_dir) / model_name
+    # unique=False saves 5 ms at each start
+    vocabulary = read_json(directory / vocabulary_file, VOCABULARY, "fetch it again", unique=False)
+    version, _, merges = read_text(directory / merges_file, VOCABULARY, "fetch it again").partition("\n")
+    if not version.startswith("#version"):
+        raise UserError(
+            f"{directory / merges_file}: expected #version in its first line, found {quoted(version)}: fetch it again"
+        )
     try:
-        encoder = json.loads(vocabulary)
-    except ValueError as error:
-        raise UserError(f"{path}: expected JSON, found {error}; fetch the file again") from None
-    if not isinstance(encoder, dict) or not all(isinstance(token_id, int) for token_id in encoder.values()):
-        raise UserError(f"{path}: expected an object of token: id; fetch the file again")
-    # the first line is a version
-    return Encoder(encoder, (line for line in merges.split("\n")[1:] if line))
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the tokenizer's file: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: expected UTF-8, found {error.reason} at byte {error.start}; fetch it again") from None
+        return Encoder(vocabulary, merges.replace("\r\n", "\n"))
+    except UserError as error:
+        raise UserError(f"{directory}: {error}: fetch {vocabulary_file} and {merges_file} again") from None
