@@ -45,7 +45,7 @@ def only_one(directory: Path) -> Iterator[None]:
     holder ends. Directories that were made for this and stay empty are removed as well. Raises UserError where the lock
     cannot be written or locked.
     """
-    path = directory.parent / f".{directory.name}.lock"
+    path = directory.parent / f".{directory.name[:60]}.lock"  # a name may have 255 bytes
     made = [parent for parent in (directory, *directory.parents) if not is_there(parent)]
     with explained(directory):
         descriptor = _lock(path, f"waiting for another process that is at work on {directory}")

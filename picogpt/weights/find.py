@@ -44,7 +44,7 @@ class Place:
     @property
     def is_ours(self) -> bool:
         """Is it in models_dir, where we may write and delete? A directory that is named by its path is its owner's."""
-        return self.directory.parent == self.models_dir
+        return os.path.realpath(self.directory.parent) == os.path.realpath(self.models_dir)
 
     @property
     def is_bundled(self) -> bool:

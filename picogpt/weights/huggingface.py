@@ -114,7 +114,7 @@ def _refused(path: Path, key: str, expected: str, found: Any) -> UserError:
 
 def _file_names(weight_map: Any, path: Path) -> list[str]:
     """The names of the files in an index, which are to lie beside it."""
-    names = list(weight_map.values()) if isinstance(weight_map, dict) else [weight_map]
+    names = list(weight_map.values()) if isinstance(weight_map, dict) else [None]
     for name in names:
         if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name or "\\" in name:
             raise UserError(
