@@ -32,22 +32,22 @@ from picogpt.files import VOCABULARY, quoted, read_json, read_text
 
 END_OF_TEXT = "<|endoftext|>"
 
-# OpenAI's pattern: at each place of a text, the first of these alternatives that matches makes a word
+# OpenAI's pattern: from left to right, the first of these alternatives that matches is the next word
 PATTERN = "|".join(
     [
         r"'(?:[stmd]|re|ve|ll)",  # the end of a contraction: it's, don't, I'm, I'd, we're, we've, we'll
         r" ?[\p{L}]+",  # letters, with the space before them
         r" ?[\p{N}]+",  # digits, with the space before them
         r" ?[^\s\p{L}\p{N}]+",  # anything else that is not white space, with the space before it
-        r"\s+(?!\S)",  # white space, without its last character where a word follows, which may want it
-        r"\s+",  # that last character, where it is no space or the word does not take it
+        r"\s+(?!\S)",  # white space; before a word all but its last character, which may be the word's own space
+        r"\s+",  # that last character, if it is not
     ]
 )
 ASCII_PATTERN = PATTERN.replace(r"\p{L}", "A-Za-z").replace(r"\p{N}", "0-9")
 
 LONG_WORD = 32  # characters; shorter words are merged plainly, and remembered
 CACHED_WORDS = 1 << 16  # about 20 MB
-ID_LIMIT = 1 << 31  # far beyond any vocabulary
+ID_LIMIT = 1 << 31
 
 Pair = tuple[str, str]
 
@@ -58,9 +58,9 @@ def split_into_words(text: str) -> list[str]:
     >>> split_into_words("Hello world, it's  me\\n")
     ['Hello', ' world', ',', ' it', "'s", ' ', ' me', '\\n']
     """
-    if text.isascii():  # half the time, and `regex` need not be imported; re.ASCII is for \s
+    if text.isascii():  # takes half the time, without importing regex; re.ASCII leaves \x1c to \x1f out of \s
         return re.findall(ASCII_PATTERN, text, re.ASCII)
-    import regex  # unlike `re`, it knows \p{L}, the letters of every script, and \p{N}, the digits
+    import regex  # unlike re, it knows the letters and digits of every script
 
     return regex.findall(PATTERN, text)
 
