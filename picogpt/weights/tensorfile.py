@@ -102,7 +102,7 @@ def _metadata(values: Any) -> dict[str, str]:
 def _entry(name: str, value: Any) -> Entry:
     try:
         dtype, shape, (start, end) = value["dtype"], tuple(value["shape"]), value["data_offsets"]
-        right = len(value) == 3 and dtype in BYTES and len(shape) <= MOST_DIMENSIONS
+        right = dtype in BYTES and len(shape) <= MOST_DIMENSIONS
         right = right and all(type(number) is int and number >= 0 for number in (*shape, start, end))
     except (TypeError, KeyError, ValueError):
         right = False
