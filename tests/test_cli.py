@@ -82,7 +82,8 @@ def assert_refused(process, *words: str, name: str = "gpt2.py") -> None:
 TEXTS = [
     "ROMEO:", "", "[1, 2]", "{'a': 1}", "(1,)", "42", "1e5", "1_000", "True", "None", "a=b", "foo # bar",
     "hello, world", "'quoted'", '"', "--", "-", "---", "- item", "-1", "-1.5e3", "-.5", "--no such flag", "-- --help",
-    "--é", "—seed", "\\n", "line\nbreak", "\n", " ", "é👍", "\x00", "\ud800", "caf\udce9 \udcff", "<|endoftext|>", "x" * 1000,
+    "--é", "—seed", "\\n", "line\nbreak", "\n", " ", "é👍", "\x00", "\ud800", "caf\udce9 \udcff", "<|endoftext|>",
+    "x" * 1000,
 ]  # fmt: skip
 
 
@@ -307,6 +308,19 @@ def test_any_words_are_understood_or_refused_in_one_line(words):
         assert values.keys() <= DEFAULTS.keys()
         assert all(isinstance(values.get(name, ""), str) for name in ("prompt", "model_size", "models_dir"))
         assert "prompt" not in values or any(word.endswith(values["prompt"]) for word in words)
+
+
+ARGUMENTS = WORDS.filter(lambda word: "\0" not in word and word.isprintable() and not word.startswith("--mod"))
+
+
+@given(st.lists(ARGUMENTS, max_size=4))
+@settings(max_examples=int(os.environ.get("PICOGPT_PROCESSES", "15")), deadline=None)
+def test_any_command_line_ends_with_text_or_one_line(words):
+    process = run(*words, env={"PICOGPT_MODELS_DIR": "/dev/null", "PICOGPT_WEIGHTS_URL": "http://no.https"})
+    if process.returncode:
+        assert_refused(process)
+    else:
+        assert process.stdout.startswith((b"usage: python gpt2.py ", b"picogpt "))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -27,26 +27,38 @@ PROMPT_LIMIT = 1 << 24  # bytes; no model sees as many
 
 
 def run(function: Callable[..., None], argv: list[str] | None = None) -> None:
-    """Call a function with the command line's arguments, through Fire.
-
-    Fire alone would read a prompt as Python (`[1, 2]`, `1e5`, `True`), take one like `--` for its own, and complain
-    of a misspelt flag only after the work is done. So it gets words that have been looked at, --name=value each, and
-    a parser for each name; what it calls only takes note of the values. The work begins after it returned.
-    """
+    """Call a function with the arguments of a command line. The work begins when all of them are known to be good."""
     words = sys.argv[1:] if argv is None else argv
     flags = arguments.flags_of(function)
+    if page := page_asked_for(function, words, flags):
+        write([page])
+        return
+    values = through_fire(arguments.named_values(words, flags), flags)
+    with ctrl_c_raises():
+        arguments.call(function, values)
+
+
+def page_asked_for(function: Callable[..., None], words: list[str], flags: arguments.Flags) -> str | None:
+    """The help where -h is anywhere among the flags, or the version; None where neither is."""
     before_dashes, _ = arguments.split_at_dashes(words, flags)
     if {"-h", "--help"} & {*before_dashes}:
-        from picogpt.commands.help import page
+        from picogpt.commands import help
 
-        write([page(function, program_name())])
-        return
+        return help.page(function, program_name())
     if "--version" in before_dashes:
-        import picogpt
+        from picogpt import __version__
 
-        write([f"picogpt {picogpt.__version__}"])
-        return
-    named = arguments.named_values(words, flags)
+        return f"picogpt {__version__}"
+    return None
+
+
+def through_fire(named: Mapping[str, str], flags: arguments.Flags) -> dict[str, Any]:
+    """The values of flags that are given as text.
+
+    Fire alone would read a prompt as Python (`[1, 2]`, `1e5`, `True`), take one like `--` for its own, --seed without a
+    value for True, and complain of a misspelt flag only after the work is done. So the words have been looked at, each
+    name has a parser of its own type, and what Fire calls only takes note of the values.
+    """
     import fire  # takes a twentieth of a second, so not before the words are known to be good
 
     values: dict[str, Any] = {}
@@ -56,8 +68,7 @@ def run(function: Callable[..., None], argv: list[str] | None = None) -> None:
 
     parsers = {name: arguments.parser_for(name, flags[name]) for name in named}
     fire.Fire(fire.decorators.SetParseFns(**parsers)(take_note), [f"--{name}={text}" for name, text in named.items()])
-    with ctrl_c_raises():
-        arguments.call(function, values)
+    return values
 
 
 @contextmanager
@@ -93,8 +104,8 @@ def in_one_line(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, ModuleNotFoundError) and error.name in DEPENDENCIES:
         return (
-            f"expected the package {error.name}, found none in this Python, {sys.executable}: "
-            f"{sys.executable} -m pip install -r requirements.txt (make run has a Python of its own, .venv/bin/python)"
+            f"expected the package {error.name}, found none in this Python, {sys.executable}: install it with "
+            f"{sys.executable} -m pip install -r requirements.txt, or use that of make run, .venv/bin/python"
         )
     if isinstance(error, MemoryError):
         found = f"too little{f' ({error})' if str(error) else ''}"
