@@ -63,18 +63,32 @@ def only_one(directory: Path) -> Iterator[None]:
 def _lock(path: Path, waiting: str) -> int:
     """The descriptor of a lock file, locked. Raises OSError."""
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = _open_lock(path)
         try:
             if not try_to_lock(descriptor, wait=False):
                 note(waiting)
                 try_to_lock(descriptor, wait=True)
-            if is_there(path) and os.path.samestat(os.fstat(descriptor), path.stat()):
+            if _is_at(path, descriptor):
                 return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)  # its holder has removed it: another one is there now, or none
+
+
+def _open_lock(path: Path) -> int:
+    for _ in range(100):  # its holder may be removing the directory at this moment
+        with suppress(FileNotFoundError, FileExistsError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def try_to_lock(descriptor: int, wait: bool) -> bool:
