@@ -246,6 +246,12 @@ def swap(server, path, data=OTHER):
     server.files[path] = data
 
 
+def test_a_server_that_has_no_such_range_is_asked_for_the_whole(server, waits, tmp_path):
+    server.faults["blob"] = [Fault(end_at=PART), Fault(status=416)]
+    assert fetch(server, tmp_path) == {"blob": BLOB}
+    assert server.ranges("blob") == [None, REST, None]
+
+
 def test_a_file_that_changes_between_two_requests_is_fetched_anew(server, waits, tmp_path):
     server.faults["blob"] = [Fault(end_at=PART), Fault(before=lambda: swap(server, "blob"))]
     assert fetch(server, tmp_path) == {"blob": OTHER}
@@ -257,6 +263,12 @@ def test_a_changed_file_is_seen_by_its_etag_if_the_server_does_not_know_if_range
     server.faults["blob"] = [Fault(end_at=PART), Fault(headers=wrong)]
     assert fetch(server, tmp_path) == {"blob": BLOB}
     assert server.ranges("blob") == [None, REST, None]
+
+
+def test_a_rest_that_names_no_etag_is_taken_after_the_same_bytes(server, waits, tmp_path):
+    server.faults["blob"] = [Fault(end_at=PART), Fault(headers={"ETag": None, "Last-Modified": None})]
+    assert fetch(server, tmp_path) == {"blob": BLOB}
+    assert server.ranges("blob") == [None, REST]
 
 
 def test_without_anything_that_would_tell_a_change_it_begins_anew(server, waits, tmp_path):
@@ -349,7 +361,7 @@ CHECKPOINT = b'model_checkpoint_path: "model.ckpt"\nall_model_checkpoint_paths: 
             "brackets within brackets|Expecting",
         ),
         ("encoder.json", b'{"a": 0}', b"[]", r"expected a JSON object, found \[\]"),
-        ("vocab.bpe", b"#version: 0.2\n", b"version", "expected #version first, found b'version'"),
+        ("vocab.bpe", b"#version: 0.2\n", b"version" * 9, "expected #version first, found b'versionversionversio':"),
         ("checkpoint", CHECKPOINT, b'model_checkpoint_path: "../x"\n', "expected model.ckpt, found b'model_check"),
         ("model.ckpt.index", INDEX, INDEX + b"x", "expected an index of tensors"),
         ("model.ckpt.meta", b"\n\x00", b"{}", "expected a graph, found b'{}'"),

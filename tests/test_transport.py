@@ -1,5 +1,7 @@
 """Servers that answer anything at all: a file arrives whole, or one line tells why not, in bounded time and memory."""
 
+import hashlib
+import http.client as http_client
 import itertools
 import json
 import os
@@ -11,6 +13,8 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import requests
+import urllib3
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -246,6 +250,25 @@ def test_a_certificate_store_that_is_missing_is_told(server, monkeypatch):
         download.fetch_all("https://127.0.0.1:1", ["file"], Path(directory), lambda name: KNOWN)
 
 
+@pytest.mark.parametrize(
+    ("error", "reason", "final"),
+    [
+        (requests.ConnectionError(), "ConnectionError", False),
+        (requests.ConnectionError(OSError("no\nroute")), "no", False),
+        (requests.exceptions.SSLError("no"), "no", True),
+        (requests.exceptions.InvalidURL("no"), "no", True),
+        (urllib3.exceptions.SSLError("no"), "no", True),
+        (urllib3.exceptions.HTTPError("x" * 999), "x" * 300, False),
+        (http_client.HTTPException("no"), "no", False),
+        (TimeoutError(), "TimeoutError", False),
+    ],
+)
+def test_errors_of_all_libraries_become_one(error, reason, final):
+    with mock.patch.object(transport.Session, "get", side_effect=error), pytest.raises(transport.NetworkError) as found:
+        transport.request(transport.Session(), "https://example.com/", {}).__enter__()
+    assert (str(found.value), found.value.final) == (reason, final)
+
+
 # redirects
 
 
@@ -399,10 +422,17 @@ def test_what_is_in_the_place_of_a_part_does_not_matter_and_is_not_written_to(bl
 
 def test_a_part_with_a_second_name_is_not_added_to(blobs, tmp_path):
     (tmp_path / "file.part").write_bytes(BLOB[:40_000])
-    (tmp_path / "file.part.json").write_bytes(note(url=f"{blobs.url}/file"))
+    (tmp_path / "file.part.json").write_bytes(note(url=f"{blobs.url}/file", validator=None))
     (tmp_path / "kept").hardlink_to(tmp_path / "file.part")
-    download.fetch_all(blobs.url, ["file"], tmp_path, lambda name: Known(len(BLOB)))
+    known = Known(len(BLOB), hashlib.sha256(BLOB).hexdigest())
+    download.fetch_all(blobs.url, ["file"], tmp_path, lambda name: known)
     assert (tmp_path / "file").read_bytes() == BLOB and (tmp_path / "kept").read_bytes() == BLOB[:40_000]
+
+
+def test_an_empty_part_of_an_empty_file_is_not_whole(blobs, tmp_path):
+    (tmp_path / "file.part.json").write_bytes(note(url=f"{blobs.url}/file", total=0))
+    download.fetch_all(blobs.url, ["file"], tmp_path, lambda name: Known())
+    assert names(tmp_path) == ["file"] and (tmp_path / "file").read_bytes() == BLOB
 
 
 @pytest.mark.parametrize("name", ["file.part", "file.part.json"])

@@ -119,10 +119,10 @@ def _attempt(session: Session, url: str, part: Part, known: Known, look: Look) -
     _check_whole(url, part, promise, known, look, resumed)
 
 
-def _range_headers(start: int, promise: Promise | None) -> dict[str, str]:
+def _range_headers(start: int, promise: Promise | None) -> dict[str, str | None]:
     if promise is None or start == 0:
         return {}
-    return {"Range": f"bytes={start}-"} | ({"If-Range": promise.validator} if promise.validator else {})
+    return {"Range": f"bytes={start}-", "If-Range": promise.validator}
 
 
 def _read_head(

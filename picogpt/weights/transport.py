@@ -94,15 +94,15 @@ class Session(requests.Session):
 
 
 @contextmanager
-def request(session: Session, url: str, headers: Mapping[str, str]) -> Iterator[Answer]:
-    """What a server answers. Raises NetworkError, here or as the chunks come."""
+def request(session: Session, url: str, headers: Mapping[str, str | None]) -> Iterator[Answer]:
+    """What a server answers; headers that are None are not sent. Raises NetworkError, here or as the chunks come."""
     with _one_kind_of_error():
         response = _follow(session, url, headers)
     with response:
         yield _answer(response)
 
 
-def _follow(session: Session, url: str, headers: Mapping[str, str]) -> requests.Response:
+def _follow(session: Session, url: str, headers: Mapping[str, str | None]) -> requests.Response:
     for _ in range(REDIRECTS + 1):
         session.patience.check()
         response = session.get(url, headers=headers, stream=True, timeout=TIMEOUT)
