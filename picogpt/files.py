@@ -167,6 +167,12 @@ def readable(path: str | os.PathLike[str]) -> Iterator[None]:
         raise UnreadableError(f"{path}: cannot read it: {error.strerror or error}: {LATER}") from None
 
 
+def status(path: str | os.PathLike[str], advice: str = ADVICE) -> os.stat_result:
+    """Size and date of a regular file. Raises UserError, see `open_file`."""
+    with open_file(path, advice) as file:
+        return os.fstat(file.fileno())
+
+
 def _refused(path: str | os.PathLike[str], error: OSError | ValueError, advice: str) -> UserError:
     reason = getattr(error, "strerror", None) or str(error)
     if isinstance(error, FileNotFoundError):

@@ -168,7 +168,7 @@ def test_of_two_threads_one_waits_and_says_so_and_nothing_is_left(tmp_path, caps
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
-    assert not [*tmp_path.iterdir()]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_many_who_want_the_same_have_it_one_after_another(tmp_path):

@@ -77,7 +77,7 @@ class Checkpoint(Source):
 
     def fingerprint(self) -> str | None:
         """The size and the date of each file, as `make` tells files apart."""
-        stats = [path.stat() for path in self._weight_files()]
+        stats = [files.status(path) for path in self._weight_files()]
         return f"{WEIGHTS} {[(stat.st_size, stat.st_mtime_ns) for stat in stats]}" if stats else None
 
     def _weight_files(self) -> list[Path]:
@@ -114,7 +114,7 @@ def _refused(path: Path, key: str, expected: str, found: Any) -> UserError:
 
 def _file_names(weight_map: Any, path: Path) -> list[str]:
     """The names of the files in an index, which are to lie beside it."""
-    names = list(weight_map.values()) if isinstance(weight_map, dict) else [None]
+    names: list[Any] = list(weight_map.values()) if isinstance(weight_map, dict) else [None]
     for name in names:
         if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name or "\\" in name:
             raise UserError(

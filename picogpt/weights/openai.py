@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -84,9 +83,7 @@ def check_files(model_size: str, model_dir: Path, names: Iterable[str], deep: bo
     advice = "delete it and run again, so that it is fetched again, or put the right one there"
     there = [name for name in names if files.is_there(model_dir / name)]
     for path, (size, _) in ((model_dir / name, known(model_size, name)) for name in there):
-        with files.open_file(path, advice) as file:
-            found = os.fstat(file.fileno()).st_size
-        if size not in (None, found):
+        if size not in (None, found := files.status(path, advice).st_size):
             raise UserError(f"{path}: expected {size} bytes, found {found}: {advice}")
     for path, (_, sha256) in ((model_dir / name, known(model_size, name)) for name in there if deep):
         if sha256 and sha256 != (digest := files.digest(path, "sha256").hex()):
