@@ -1,6 +1,6 @@
-"""python -m parity MODEL...: the same prompts through the official code and through picogpt, and a table.
+"""python -m parity MODEL...: run the same prompts through the official code and through picogpt, print a table.
 
-Exits with 0 where every prompt gives the same tokens and, but for float error, the same logits; with 1 where not.
+The exit status is 0 if every prompt gives the same tokens, and the same logits within float32 error. Else it is 1.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
         n_prompts += len(rows)
         problems += sum(bool(row.problems) for row in rows)
         problems += not same_kept_sets(official, arguments, work_dir)
-    print(f"\nNO PARITY: {problems} differences" if problems else f"\nPARITY: {n_prompts} prompts, no difference")
+    print(f"\nNO PARITY: {problems} differences" if problems else f"\nPARITY: {n_prompts} prompts, no differences")
     sys.exit(1 if problems else 0)
 
 
@@ -51,14 +51,14 @@ def both_sides(job: dict[str, Any], official_python: Path, work_dir: Path) -> tu
 
 
 def same_kept_sets(report: dict[str, Any], arguments: argparse.Namespace, work_dir: Path) -> bool:
-    """Both sides' sampling filters on the official logits of a report, told in one line."""
+    """Run both sides' sampling filters on the official logits of a report, and print one line about them."""
     rows = [prompt["logits"] for prompt in report["prompts"]]
     gpt2_repo = str(arguments.gpt2_repo.resolve())
     job = {"task": "filter", "gpt2_repo": gpt2_repo, "rows": rows, "settings": jobs.FILTERS}
     official, ours = both_sides(job, arguments.official_python, work_dir)
     verdicts = compare.compare_kept(job, official["kept"], ours["kept"])
     same, rounding, differs = (len(verdicts[verdict]) for verdict in ("same", "rounding", "differs"))
-    counts = f"{same} kept sets same, {rounding} but for rounding at the border, {differs} different"
+    counts = f"{same} kept sets are equal, {rounding} differ by rounding, {differs} differ"
     print(f"{'':12} temperature, top_k, top_p: {counts}", *verdicts["differs"], sep="\n    ", flush=True)
     return not verdicts["differs"]
 

@@ -1,4 +1,4 @@
-"""The comparison of two reports of one job (see official.py): what differs, and the table that shows it."""
+"""Compare two reports of one job (see official.py), and print what differs as a table."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-# How far float32 arithmetic in another order may move a logit, as a part of the largest logit. Seen: up to 2e-6.
-# Breaking a constant of the model (see docs/parity.md) moves logits by 7e-5 and more.
+# How far a different order of float32 sums may move a logit, as a fraction of the largest logit. Seen: up to 2e-6.
+# Changing a constant of the model (see docs/parity.md) moves logits by at least 7e-5.
 TOLERANCE = 2e-5
 
 
 @dataclass
 class Row:
-    """A prompt in both reports. `problems` are sentences; none means that the two sides agree."""
+    """The comparison of one prompt. `problems` are sentences; the two sides agree if there are none."""
 
     prompt: str
     n_equal: int  # new tokens that are the same on both sides, up to the first that is not
@@ -47,34 +47,34 @@ def compare_prompt(official: dict[str, Any], ours: dict[str, Any]) -> Row:
     elif official["text"] != ours["text"]:
         problems.append(f"text of the same tokens: official {official['text']!r}, ours {ours['text']!r}")
     if not difference <= TOLERANCE * scale:  # NaN is a difference too
-        problems.append(f"logits: {difference:.1e} apart, float error would be {TOLERANCE * scale:.1e} at most")
+        problems.append(f"logits: {difference:.1e} apart, float error explains up to {TOLERANCE * scale:.1e}")
     return Row(official["prompt"], n_equal, n_tokens, difference, scale, problems)
 
 
 def step_differences(official: list[Any], ours: list[Any]) -> Iterator[float]:
-    """Between the logits of the candidates that both sides list for a step: [step][candidate] is (id, logit)."""
+    """Differences of the logits of the candidates that both sides list for a step. [step][candidate] is (id, logit)."""
     for theirs, mine in zip(official, ours, strict=False):
         logits = dict(map(tuple, mine))
         yield from (logit - logits[i] for i, logit in theirs if i in logits)
 
 
 def token_problem(official: dict[str, Any], ours: dict[str, Any], step: int, float_error: float) -> str:
-    """The first token that differs, and whether its two candidates were too close for float32 to tell apart."""
+    """Describe the first token that differs, and say whether float error can explain it."""
     a, b = official["new_ids"][step], ours["new_ids"][step]
     message = f"token {step + 1}: official {a}, ours {b}"
     gaps = []
     for side, best, other in (("official", a, b), ("ours", b, a)):
         logits = dict(map(tuple, (official if side == "official" else ours)["top"][step]))
         if best not in logits or other not in logits:
-            return f"{message}: no near tie, {side} lists {other} below its best {len(logits)}"
+            return f"{message}: not a near tie, {other} is not among the best {len(logits)} of {side}"
         gaps.append(logits[best] - logits[other])
     close = max(gaps) <= 2 * float_error
-    verdict = "within float error of one another" if close else "further apart than float error"
+    verdict = "float error explains it" if close else "float error does not explain it"
     return f"{message}: the two logits are {gaps[0]:.1e} (official) and {gaps[1]:.1e} (ours) apart, {verdict}"
 
 
 def compare_kept(job: dict[str, Any], official: list[Any], ours: list[Any]) -> dict[str, list[str]]:
-    """The kept sets of a job "filter", [row][setting], as sentences under "same", "rounding" and "differs"."""
+    """Sort the kept sets of a job "filter", [row][setting], into "same", "rounding" and "differs": a sentence each."""
     verdicts: dict[str, list[str]] = {"same": [], "rounding": [], "differs": []}
     for row, theirs, mine in zip(job["rows"], official, ours, strict=True):
         for setting, a, b in zip(job["settings"], theirs, mine, strict=True):
@@ -86,10 +86,11 @@ def compare_kept(job: dict[str, Any], official: list[Any], ours: list[Any]) -> d
 def kept_verdict(
     logits: Any, temperature: float, top_k: int, top_p: float, official: list[int], ours: list[int]
 ) -> str:
-    """ "same", or "rounding" where two sets differ and both are right for a p that is within float32 error of top_p.
+    """Compare two kept sets: "same", "rounding" or "differs".
 
-    The border lies where a sum of up to n_vocab float32 probabilities passes p; where the exact sum is p itself to
-    seven digits, rounding decides, and TensorFlow rounds otherwise than NumPy.
+    A token is kept as long as the running sum of float32 probabilities does not pass top_p. If the exact sum equals
+    top_p to seven digits, rounding decides, and TensorFlow and NumPy round differently. "rounding" means that each set
+    is right for some p within float32 error of top_p.
     """
     if official == ours:
         return "same"

@@ -1,8 +1,8 @@
-"""Frozen evidence: what the official code answers, as tests/golden/*.json for tests that have no Python 3.7.
+"""Write the answers of the official code to tests/golden/*.json, for tests that run without Python 3.7.
 
     make golden PYTHON37=... GPT2_REPO=...
 
-The weights of random models are not stored, only the SHA-256 of the tensors that their seed gives.
+The weights of random models are made from a seed. The files hold only their SHA-256.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def all_jobs(scratch: Path, gpt2_repo: Path) -> Any:
-    """Yields name of the golden file, job, and what else the file is to say."""
+    """Yield the name of each golden file, its job, and further facts for the file."""
     models_dir = utils.bundled_models_dir()
     for name in MODELS:
         model_dir = jobs.find_model(name, models_dir, scratch)
@@ -53,7 +53,7 @@ def all_jobs(scratch: Path, gpt2_repo: Path) -> Any:
 
 
 def filter_rows() -> list[list[float]]:
-    """Logits of many kinds: spread, crowded, full of ties, and with exact probabilities at the border."""
+    """Logits of many kinds: far apart, close together, with ties, and with sums of probabilities that are exact."""
     rng = np.random.default_rng(0)
     rows = [rng.standard_normal(100) * std for std in (0.5, 2, 2, 5)]
     rows += [rng.integers(-3, 3, 60) for _ in range(3)]  # ties
@@ -65,7 +65,7 @@ def filter_rows() -> list[list[float]]:
 
 
 def write(path: Path, golden: dict[str, Any]) -> None:
-    """JSON with an object a line, and floats as short as float32 allows."""
+    """Write JSON with one object per line and with as few digits as float32 needs."""
     text = json.dumps(shortened(golden), ensure_ascii=True, separators=(",", ":"))
     path.write_text(text.replace('},{"', '},\n{"') + "\n", encoding="utf-8")
     print(f"{path}: {path.stat().st_size} bytes")
@@ -73,7 +73,7 @@ def write(path: Path, golden: dict[str, Any]) -> None:
 
 def shortened(value: Any) -> Any:
     if isinstance(value, float):
-        return float(f"{value:.9g}")  # nine digits tell every float32 from its neighbours
+        return float(f"{value:.9g}")  # nine digits identify every float32
     if isinstance(value, dict):
         return {key: shortened(entry) for key, entry in value.items()}
     return [shortened(entry) for entry in value] if isinstance(value, list) else value

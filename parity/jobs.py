@@ -1,4 +1,4 @@
-"""What is compared: models, prompts, and the official code that the comparison is with."""
+"""What is compared: the models, the prompts, and the official code."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ FILTERS = [{"temperature": t, "top_k": k, "top_p": p} for t in (1.0, 0.7, 1.5) f
 
 
 class RandomModel(NamedTuple):
-    """A checkpoint that is made from a seed. With this std, it answers to every constant of the model."""
+    """A model made from a seed. Its std is chosen so that every constant of the model changes the logits."""
 
     n_vocab: int
     n_ctx: int
@@ -85,16 +85,13 @@ RANDOM_MODELS = {
     "random-124M": RandomModel(50257, 1024, 768, 12, 12, std=0.05),
     "random-tiny": RandomModel(1024, 256, 64, 4, 4, std=0.1),
     "random-odd": RandomModel(1030, 250, 60, 5, 3, std=0.1, seed=1),
-    # scores so large that a mask of -1e4 would not hide the future
+    # attention scores so large that a mask of -1e4 would not hide the future
     "random-sharp": RandomModel(1024, 256, 64, 4, 2, std=5.0, seed=14),
 }
 
 
 def continue_job(model_dir: Path, gpt2_repo: Path, scratch_dir: Path) -> dict[str, Any]:
-    """A job "continue". The official code gets its weights from OpenAI's checkpoint, or else from a file that we write.
-
-    That file holds the tensors under the names that model.py gives them; official.py makes a checkpoint of it.
-    """
+    """A job "continue". Where the model has no checkpoint of OpenAI's, its tensors are written for official.py."""
     paths = {"model_dir": model_dir, "gpt2_repo": gpt2_repo, "scratch_dir": scratch_dir}
     if not (model_dir / "checkpoint").exists():
         np.savez(scratch_dir / TENSORS, **tensors(model_dir))
@@ -110,7 +107,7 @@ def tensors(model_dir: Path) -> dict[str, Array]:
 def find_model(name: str, models_dir: Path, scratch_dir: Path) -> Path:
     """The directory of a converted model: a random one is made in scratch_dir, OpenAI's are downloaded if missing.
 
-    Raises UserError where there is no such model, or where it cannot be downloaded.
+    Raises UserError if there is no such model, or if it cannot be downloaded.
     """
     if name in RANDOM_MODELS:
         return make_random_model(name, models_dir, scratch_dir)
@@ -120,7 +117,7 @@ def find_model(name: str, models_dir: Path, scratch_dir: Path) -> Path:
 
 
 def make_random_model(name: str, models_dir: Path, directory: Path) -> Path:
-    """A converted model in directory/name, with the bundled vocabulary where that is large enough, else OpenAI's."""
+    """A converted model in directory/name, with OpenAI's vocabulary if it is as large as that, else the bundled one."""
     model = RANDOM_MODELS[name]
     model_dir = directory / name
     model_dir.mkdir(parents=True)
@@ -144,7 +141,7 @@ def openai_vocabulary_dir(models_dir: Path) -> Path:
 
 
 def weights_sha256(model_dir: Path) -> str:
-    """Of all tensors of a converted model: tells whether the stored evidence is about these numbers."""
+    """The digest of all tensors of a converted model. A golden file holds that of the weights it is about."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors(model_dir).items()):
         digest.update(name.encode() + tensor.tobytes())
@@ -152,7 +149,7 @@ def weights_sha256(model_dir: Path) -> str:
 
 
 def run_side(command: list[str | Path], job: dict[str, Any], work_dir: Path, side: str) -> dict[str, Any]:
-    """Run `command JOB REPORT` to its end and read the report. Raises UserError where it fails."""
+    """Run `command JOB REPORT` and return the report. Raises UserError if it fails."""
     name = "-".join([job["task"], *Path(job.get("model_dir", "")).parts[-1:]])
     job_path, report_path = work_dir / f"{name}.job.json", work_dir / f"{name}.{side}.json"
     job_path.write_text(json.dumps(job), encoding="utf-8")
@@ -169,12 +166,11 @@ def run_side(command: list[str | Path], job: dict[str, Any], work_dir: Path, sid
 
 
 def run_official(python: Path, job: dict[str, Any], work_dir: Path) -> dict[str, Any]:
-    """Raises UserError also where the clone is not the official code, byte for byte."""
+    """Run official.py on a job. Raises UserError also if the clone is not the official code, byte for byte."""
     for name, expected in OFFICIAL_SHA256.items():
         path = Path(job["gpt2_repo"]) / "src" / name
         if not path.is_file():
             raise UserError(f"expected {path}, found nothing: clone {OFFICIAL_URL} and name the clone by --gpt2_repo")
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != expected:
-            raise UserError(f"{path}: not as in commit {OFFICIAL_COMMIT} (SHA-256 {found}): check out that commit")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            raise UserError(f"{path}: expected that of commit {OFFICIAL_COMMIT}, found another: check out that commit")
     return run_side([python, Path(__file__).with_name("official.py")], job, work_dir, "official")

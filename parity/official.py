@@ -1,14 +1,14 @@
-"""The official side: runs the src/ of a clone of openai/gpt-2, unchanged, on Python 3.7 and TensorFlow 1.15.
+"""The official side: run the src/ of a clone of openai/gpt-2, unchanged, on Python 3.7 and TensorFlow 1.15.
 
     python3.7 official.py JOB.json REPORT.json
 
-Nothing of picogpt is imported. A job names the clone ("gpt2_repo") and a task; ours.py does the same tasks on our side
+Nothing of picogpt is imported. A job names the clone ("gpt2_repo") and a task. ours.py does the same tasks with picogpt
 and writes reports of the same form:
 
-- "continue": greedy continuations of "prompts" by the model in "model_dir". Where that directory has no TensorFlow
-  checkpoint, one is made in "scratch_dir" from tensors.npz there, whose names are those of model.py's variables.
+- "continue": greedy continuations of "prompts" by the model in "model_dir". If that directory has no TensorFlow
+  checkpoint, one is made in "scratch_dir" from tensors.npz there, which has the names of model.py's variables.
 - "encode": token ids of "texts" with the vocabulary in "model_dir", and the texts of those ids.
-- "filter": the ids that top-k and top-p keep of each of "rows" (logits) under each of "settings".
+- "filter": the ids that top-k and top-p keep, for each of "rows" (logits) and each of "settings".
 """
 
 import hashlib
@@ -42,7 +42,7 @@ def continuations(job):
         for prompt in job["prompts"]:
             prompt_ids = encoder.encode(prompt)
             all_ids = session.run(output, {context: [prompt_ids]})[0].tolist()
-            rows = session.run(logits[len(prompt_ids) - 1 : -1], {context: [all_ids]})  # one a generated token
+            rows = session.run(logits[len(prompt_ids) - 1 : -1], {context: [all_ids]})  # one per generated token
             prompts.append(
                 {
                     "prompt": prompt,
@@ -57,7 +57,7 @@ def continuations(job):
 
 
 def make_checkpoint(job, hparams):
-    """The tensors of tensors.npz as a TensorFlow checkpoint, saved by the graph that model.py builds."""
+    """Save the tensors of tensors.npz as a TensorFlow checkpoint, with the graph that model.py builds."""
     import numpy as np
     import tensorflow as tf
     from model import model
@@ -84,7 +84,7 @@ def encodings(job):
 
 
 def kept_sets(job):
-    """In the order of sample_sequence; a row at a time, since the official top_p_logits mixes up rows of a batch."""
+    """Filter in the order of sample_sequence. One row at a time: the official top_p_logits mixes up rows of a batch."""
     import numpy as np
     import tensorflow as tf
     from sample import top_k_logits, top_p_logits
@@ -105,7 +105,7 @@ TASKS = {"continue": continuations, "encode": encodings, "filter": kept_sets}
 
 
 def world(src):
-    """What ran: versions, and the SHA-256 of every file of the official code that was imported."""
+    """Versions, and the SHA-256 of every file of the official code that was imported."""
     import numpy
     import tensorflow
 

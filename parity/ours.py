@@ -1,4 +1,4 @@
-"""Our side: the tasks of official.py, done by picogpt. `python -m parity.ours JOB.json REPORT.json`"""
+"""Our side: do the tasks of official.py with picogpt. `python -m parity.ours JOB.json REPORT.json`"""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def continuations(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def logits_of_steps(prompt_ids: list[int], new_ids: list[int], params: Any, n_head: int) -> list[Any]:
-    """The logits, [n_vocab] each, from which each new id was chosen: with a cache, as `generate` computes them."""
+    """The logits from which each new id was chosen, [n_vocab] each, computed with a cache as in `generate`."""
     kv_cache = gpt2.new_cache(params, n_head, len(prompt_ids) + len(new_ids))
     rows = []
     for inputs in (prompt_ids, *([token_id] for token_id in new_ids[:-1])):
@@ -66,7 +66,7 @@ def kept_sets(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def filtered(logits: Any, temperature: float, top_k: int, top_p: float) -> Any:
-    """As in sampling.next_ids, before the draw."""
+    """The logits from which Sampling.next_ids draws."""
     return sampling.top_p_logits(sampling.top_k_logits(logits / temperature, top_k), top_p)
 
 

@@ -1,9 +1,9 @@
-"""What PyTorch and transformers answer: a third side, and its frozen answers in tests/golden/pytorch.json.
+"""The answers of PyTorch and transformers, and the program that writes them to tests/golden/pytorch.json.
 
-    python -m parity.pytorch        # writes the file again; needs torch and transformers
+    python -m parity.pytorch        # needs torch and transformers
 
-Layers are compared with the functions of PyTorch, whole models with GPT2LMHeadModel. Inputs and weights come from
-seeds and are not stored. Of a large answer, one random sum of each row is stored, so that every number counts.
+Layers are compared with the functions of PyTorch, whole models with GPT2LMHeadModel. Inputs and weights are made from
+seeds and are not stored. Of a large answer, the file holds one random sum of each row, so that every number counts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from picogpt.errors import UserError
 from picogpt.weights import store
 
 GOLDEN_PATH = golden.GOLDEN_DIR / "pytorch.json"
-MOST_NUMBERS = 1024  # of an answer that is stored as it is
+MOST_NUMBERS = 1024  # larger answers are stored as random sums
 
 MODELS = {
     "24x2x3": {"n_vocab": 97, "n_ctx": 32, "n_embd": 24, "n_head": 3, "n_layer": 2},
@@ -48,7 +48,7 @@ def random_array(*shape: int, seed: int = 2) -> Array:
 
 
 def layers() -> dict[str, tuple[str, list[Array]]]:
-    """By the name of a case, a function of gpt2.py and its arguments."""
+    """The name of a function of gpt2.py and its arguments, by the name of the case."""
     cases = {
         "gelu": ("gelu", [np.linspace(-5, 5, 1001, dtype=np.float32)]),
         "softmax": ("softmax", [random_array(3, 4, 50) * 30]),
@@ -90,7 +90,7 @@ def layer_answer(case: str) -> Array:
 
 
 def model_answer(case: str) -> Array:  # -> [n_ctx, n_vocab]
-    """The logits of as many random ids as the model sees."""
+    """The logits at every position of a random text that is as long as the model allows."""
     import torch
 
     hparams = MODELS[case]
@@ -100,23 +100,23 @@ def model_answer(case: str) -> Array:  # -> [n_ctx, n_vocab]
 
 
 def answer(case: str) -> Array:
-    """What PyTorch says now, in full."""
+    """The whole answer of the PyTorch that is installed."""
     return model_answer(case) if case in MODELS else layer_answer(case)
 
 
 def random_sums(x: Array) -> Array:  # [..., n] -> [...]
-    """The sum of each row, in which every number has a random sign; divided by sqrt(n), so of the size of one number."""
+    """The sum of each row, with a random sign for every number, divided by sqrt(n): about as large as one of them."""
     n = x.shape[-1]
     signs = np.random.default_rng(0).choice([-1.0, 1.0], n)
     sums = [row.astype(np.float64) @ signs / np.sqrt(n) for row in x.reshape(-1, n)]
     return np.reshape(sums, x.shape[:-1])
 
 
-# transformers on the jobs of ours.py
+# the whole model, by transformers
 
 
 def transformers_model(hparams: Mapping[str, int], tensors: Iterable[tuple[str, Array]]) -> Any:
-    """GPT2LMHeadModel with these weights, whose names are OpenAI's."""
+    """GPT2LMHeadModel with these weights. The names of the tensors are OpenAI's."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -127,7 +127,7 @@ def transformers_model(hparams: Mapping[str, int], tensors: Iterable[tuple[str, 
     state = {name_in_transformers(name): torch.from_numpy(np.array(tensor, order="C")) for name, tensor in tensors}
     missing, unexpected = model.load_state_dict(state, strict=False)
     if (missing, unexpected) != (["lm_head.weight"], []):  # which is wte
-        raise UserError(f"transformers expects other tensors: {missing} are missing, {unexpected} are too many")
+        raise UserError(f"transformers expects other tensors: {missing} are missing, {unexpected} are not used")
     return model
 
 
@@ -143,7 +143,7 @@ def name_in_transformers(name: str) -> str:
 
 
 def continuations(job: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
-    """A report as official.py's on a job "continue". The ids of the prompts are taken from our report."""
+    """A report on a job "continue", in the form of official.py's. It takes the ids of the prompts from our report."""
     import torch
 
     model_dir = Path(job["model_dir"])
@@ -171,7 +171,7 @@ def main() -> None:
         import torch
         import transformers
     except ImportError as error:
-        raise UserError(f"expected torch and transformers, found no {error.name}: pip install torch transformers") from None
+        raise UserError(f"expected torch and transformers, found no {error.name}: install both with pip") from None
     answers = {case: answer(case) for case in (*layers(), *MODELS)}
     stored = {case: (x if x.size <= MOST_NUMBERS else random_sums(x)).tolist() for case, x in answers.items()}
     world = {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__}

@@ -1,6 +1,7 @@
-"""Published outputs of OpenAI's real weights (published.json), wherever the weights are: models/124M, models/1558M.
+"""Our answers with OpenAI's real weights are those that others have published (published.json).
 
-Elsewhere these tests skip and say so; what can be told of the facts without weights is tested everywhere.
+These tests need the weights in models/124M and models/1558M and skip without them. That the published ids and texts
+belong together is tested everywhere.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from helpers import ROOT, vocabulary_dir
 from parity import compare, jobs, ours, pytorch
 from picogpt import gpt2, utils
 from picogpt.encoder import get_encoder
+from picogpt.weights import store
 
 FACTS = json.loads((ROOT / "tests" / "published.json").read_text(encoding="utf-8"))
 MODELS_DIR = Path(os.environ.get("PICOGPT_MODELS_DIR") or ROOT / "models")
@@ -26,7 +28,7 @@ def facts(kind):
 
 
 def real_model(name):
-    """Encoder, hparams and params of a model of OpenAI's; skips the test where the files have not been downloaded."""
+    """Encoder, hparams and params of a model of OpenAI's. Skips the test if the files have not been downloaded."""
     model_dir = MODELS_DIR / name
     if not (model_dir / "hparams.json").exists():
         pytest.skip(f"the weights are not in {model_dir}: python gpt2.py --model_size {name} fetches them")
