@@ -13,7 +13,7 @@ import numpy as np
 
 
 def array_namespace(x):
-    """The library of x: NumPy, JAX, CuPy, ... Numbers, and arrays of NumPy 1, do not tell theirs: they get NumPy."""
+    """The library of x: NumPy, JAX, CuPy, ... Plain numbers, and arrays of NumPy 1, do not say: they get NumPy."""
     return x.__array_namespace__() if hasattr(x, "__array_namespace__") else np
 
 
@@ -82,7 +82,7 @@ def embed(inputs, wte):  # [..., n_seq], [n_vocab, n_embd] -> [..., n_seq, n_emb
 
 
 def gpt2(inputs, wte, wpe, blocks, ln_f, n_head):  # [..., n_seq] -> [..., n_seq, n_vocab]
-    """The logits: for each position, a score of every token of the vocabulary as the next one."""
+    """The logits: for each position, a score for every token of the vocabulary as the next one."""
     x = embed(inputs, wte)  # what each token is: [..., n_seq, n_embd]
     x = x + wpe[: x.shape[-2], :]  # and where it stands: [n_seq, n_embd]
     for block in blocks:
@@ -91,7 +91,7 @@ def gpt2(inputs, wte, wpe, blocks, ln_f, n_head):  # [..., n_seq] -> [..., n_seq
 
 
 def generate(inputs, params, n_head, n_tokens_to_generate):  # a list of ids -> the list of ids that follow
-    """Append the token of the highest score, again and again: greedy decoding."""
+    """Append the token with the highest score, again and again: greedy decoding."""
     ids = list(inputs)
     for _ in range(n_tokens_to_generate):
         logits = gpt2(ids, **params, n_head=n_head)  # [n_seq, n_vocab]
