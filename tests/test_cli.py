@@ -217,9 +217,12 @@ def test_words_without_a_flag_go_to_what_is_not_named():
         ("a b c", "expected 2 arguments without a flag (input_file, model_size), found 3: 'a' and 'b' and 'c'"),
         ("a -m b c", "expected 1 argument without a flag (input_file), found 2: 'a' and 'c'"),
         ("-i a -m b c", "expected no more arguments without a flag, found 1: 'c'"),
-        ("-- a b c", "found 4: '--' and 'a' and 'b' and 'c'"),
+        (
+            "-- a b c",
+            "expected 2 arguments without a flag (input_file, model_size), found 4: '--' and 'a' and 'b' and 'c'",
+        ),
     ]:
-        with pytest.raises(UserError, match=re.escape(message)):
+        with pytest.raises(UserError, match=f"^{re.escape(message)}"):
             parsed(*words.split(), like=convert)
 
 
@@ -272,7 +275,9 @@ MISTAKES = [
 @pytest.mark.parametrize(("words", "message"), MISTAKES)
 def test_a_mistake_is_refused_with_a_hint(words, message):
     found = refusal(*words.split())
-    assert message in found
+    assert found.startswith(message) or (
+        "expected 1 arg" in found and message.startswith("found ") and message in found
+    )
     assert len(found) < 300
 
 
@@ -603,7 +608,7 @@ import sys
 sys.argv = ["gpt2.py", "ROMEO:", *{SMALL}]
 from picogpt.__main__ import main
 main()
-needless = {{"tensorflow", "requests", "regex", "filelock", "tqdm", "torch", "numpy.testing"}}
+needless = {{"tensorflow", "requests", "regex", "platformdirs", "tqdm", "torch", "numpy.testing"}}
 needless |= {{"picogpt.commands.help", "picogpt.decoding.batch", "picogpt.reference"}}
 print(needless & set(sys.modules), file=sys.stderr)
 """

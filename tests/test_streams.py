@@ -237,6 +237,14 @@ def test_a_package_that_is_missing_is_told_in_one_line(importing, tmp_path, name
     assert_refused(process, f"the package {name}, found none in this Python, {sys.executable}", "make run")
 
 
+def test_an_old_python_is_told():
+    code = "import sys; sys.version_info = (3, 9, 1); from picogpt.__main__ import main; main()"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT)
+    assert (process.stdout, process.returncode) == (b"", 2)
+    assert process.stderr.startswith(b"picogpt needs Python 3.10 or later, found ")
+    assert process.stderr.endswith(f", {sys.executable}\n".encode())
+
+
 # Ctrl-C
 
 INTERRUPT = "os.kill(os.getpid(), __import__('_signal').SIGINT)"

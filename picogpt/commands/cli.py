@@ -21,7 +21,7 @@ from picogpt.errors import UserError, printable
 
 T = TypeVar("T")
 
-DEPENDENCIES = ("numpy", "fire", "filelock", "platformdirs", "regex", "requests", "tqdm")
+DEPENDENCIES = ("numpy", "fire", "platformdirs", "regex", "requests", "tqdm")
 PACKAGE = Path(__file__).parent.parent
 PROMPT_LIMIT = 1 << 24  # bytes; no model sees as many
 

@@ -12,9 +12,12 @@ from picogpt.weights.find import find
 def main(model_size: str, *, models_dir: str | None = None) -> None:
     """Read every byte of a model and compare it with what OpenAI published and with what was converted.
 
-    Args:
+    Model:
         model_size: the model's name, or its directory
         models_dir: where models are kept
+
+    Examples:
+        picogpt shakespeare
     """
     _, hparams = load_encoder_and_hparams(model_size, models_dir, fetch=False)
     place = find(model_size, models_dir)
