@@ -36,15 +36,15 @@ LONGEST_NAME = 512  # bytes; keys share bytes, so that a small file could hold m
 MOST_DIMENSIONS = 32  # as NumPy 1.26
 VERSION = 1  # of the format
 VARINT, BYTES, FIXED32 = 0, 2, 5  # how a field of a message is written
-FLOAT32 = 1
-DTYPES = {FLOAT32: "float32", 2: "float64", 3: "int32", 7: "string", 9: "int64", 14: "bfloat16", 19: "float16"}
+FLOAT32 = "float32"
+DTYPES = {1: FLOAT32, 2: "float64", 3: "int32", 7: "string", 9: "int64", 14: "bfloat16", 19: "float16"}
 RESAVE = "save it again with tf.train.Saver: whole variables of float32 in one file, on a little-endian machine"
 
 
 class Entry(NamedTuple):
     """What the index says of a tensor; offset and size are in bytes, the checksum is masked."""
 
-    dtype: int
+    dtype: str
     shape: tuple[int, ...]
     offset: int
     size: int
@@ -71,8 +71,7 @@ class Bundle:
         entry = self.entries[name]
         with named(self._file.path):
             if entry.dtype != FLOAT32:
-                dtype = DTYPES.get(entry.dtype, f"type {entry.dtype}")
-                raise UserError(f"expected {name} in float32, found {dtype}: {RESAVE}")
+                raise UserError(f"expected {name} in {FLOAT32}, found {entry.dtype}: {RESAVE}")
             data = self._file.part(entry.offset, entry.size)
             if (found := masked(data)) != entry.crc32c:
                 raise UserError(f"expected {name} with checksum {entry.crc32c:08x}, found {found:08x}: {DAMAGED}")
@@ -199,7 +198,8 @@ def _entry(key: bytes, message: bytes) -> Entry:
     shape = _fields(_message(fields, 2))
     sizes = tuple(_number(_fields(dimension), 1) for dimension in shape.get((2, BYTES), []))
     crc32c = int.from_bytes(fields.get((6, FIXED32), [b""])[-1], "little")
-    entry = Entry(_number(fields, 1), sizes, _number(fields, 4), _number(fields, 5), crc32c)
+    dtype = DTYPES.get(_number(fields, 1), f"type {_number(fields, 1)}")
+    entry = Entry(dtype, sizes, _number(fields, 4), _number(fields, 5), crc32c)
     if (7, BYTES) in fields:
         raise UserError(f"expected {_quoted(key)} in one piece, found a partitioned variable: {RESAVE}")
     if len(sizes) > MOST_DIMENSIONS or _number(shape, 3):

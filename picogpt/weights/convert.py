@@ -10,7 +10,7 @@ import numpy as np
 from picogpt import files
 from picogpt.arrays import Array, Params
 from picogpt.errors import UserError
-from picogpt.weights import huggingface, openai, store
+from picogpt.weights import openai, store
 from picogpt.weights.find import Place
 from picogpt.weights.shapes import n_bytes, param_shapes
 from picogpt.weights.source import Source
@@ -44,8 +44,7 @@ def _check_can_convert(place: Place, problem: UserError) -> None:
     elif there:
         raise UserError(f"{problem}: put the checkpoint that it was made from into {place.directory} and run again")
     elif not (has_checkpoint or place.source.can_fetch):
-        expected = f"{openai.DATA} or {huggingface.WEIGHTS}"
-        raise UserError(f"{place.directory}: expected {expected}, found neither: put one there")
+        raise UserError(f"{place.directory}: expected {openai.DATA} or model.safetensors, found neither: put one there")
 
 
 def _convert(place: Place, hparams: Mapping[str, int]) -> None:

@@ -2,7 +2,7 @@
 
 After a cut, or in a later run, a Range request asks for the rest of what is on disk (see partial.py), on the condition
 that the file has not changed meanwhile (If-Range), and for the last bytes that are there, which must come again as they
-were. A server may answer with the whole file instead; then it begins again. See RFC 9110, sections 13 and 14. How a
+were. A server may answer with the whole file instead; then it starts again. See RFC 9110, sections 13 and 14. How a
 server is kept from taking too long or sending too much is told in transport.py.
 """
 
@@ -57,7 +57,7 @@ class AgainError(Exception):
 
 
 class ChangedError(AgainError):
-    """What is on disk is not the beginning of what the server has: the next attempt begins anew."""
+    """What is on disk is not the beginning of what the server has: the next attempt starts again."""
 
 
 def fetch_all(
@@ -138,7 +138,7 @@ def _read_head(
         _check_kind(answer, url)
         return start, before
     if answer.status in (206, 416):
-        raise ChangedError("the server's ranges do not fit what is on disk: beginning anew")
+        raise ChangedError("the server's ranges do not fit what is on disk: starting again")
     raise _give_up(url, part, f"the server says {answer.status} {answer.reason}")
 
 
@@ -176,11 +176,10 @@ def _new_bytes(chunks: Iterator[bytes], part: Part, start: int, patience: Patien
     for chunk in chunks:
         again, new = chunk[: len(there)], chunk[len(there) :]
         if not there.startswith(again):
-            raise ChangedError("the server sends other bytes than before: beginning anew")
+            raise ChangedError("the server sends other bytes than before: starting again")
         there = there[len(again) :]
-        if new:
-            patience.reached(size := size + len(new))
-            yield new
+        patience.reached(size := size + len(new))
+        yield new
 
 
 def _check_whole(url: str, part: Part, promise: Promise, known: Known, look: Look, resumed: bool) -> None:
@@ -194,7 +193,7 @@ def _check_whole(url: str, part: Part, promise: Promise, known: Known, look: Loo
     if found is None:
         return
     if resumed:
-        raise ChangedError(f"{found}: the file has changed meanwhile, beginning anew")
+        raise ChangedError(f"{found}: the file has changed meanwhile, starting again")
     part.discard()
     raise UserError(f"{url}: {found}: not the file that was promised; run again or use another mirror")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from picogpt import files
 from picogpt.errors import UserError
-from picogpt.weights import huggingface, openai, store
+from picogpt.weights import openai, store
 from picogpt.weights.source import Source
 
 MODEL_SIZES = tuple(openai.HPARAMS)
@@ -37,7 +37,10 @@ class Place:
         """What reads this directory: the one place that tells the forms apart."""
         if self.name is not None:
             return openai.Published(self.directory, self.name)
-        if huggingface.is_checkpoint(self.directory):
+        has_config, has_hparams = (files.is_there(self.directory / f"{name}.json") for name in ("config", "hparams"))
+        if has_config and not has_hparams:
+            from picogpt.weights import huggingface  # a start with OpenAI's form does without
+
             return huggingface.Checkpoint(self.directory)
         return openai.Checkpoint(self.directory)
 

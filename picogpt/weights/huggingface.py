@@ -50,10 +50,6 @@ MASK = r"h\.\d+\.attn\.(bias|masked_bias)"  # constants, no weights
 DTYPES = ("F32", "F16", "BF16")
 
 
-def is_checkpoint(model_dir: Path) -> bool:
-    return files.is_there(model_dir / "config.json") and not files.is_there(model_dir / "hparams.json")
-
-
 class Checkpoint(Source):
     """A directory that transformers saved."""
 

@@ -6,7 +6,6 @@ else, which gives its size for the other two. encoder.json and vocab.bpe are the
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -112,13 +111,14 @@ class Checkpoint(Source):
         return self.directory / (name if name not in ("", "..") else "model.ckpt")
 
     def _checkpoint_files(self) -> list[Path]:
-        """The index, first, and what belongs to it."""
-        directory, name = self.directory, self.prefix().name
-        return [directory / f"{name}.index", directory / f"{name}.meta", *directory.glob(f"{glob.escape(name)}.data-*")]
+        """The index and what belongs to it."""
+        name = self.prefix().name
+        data = [path for path in self.directory.iterdir() if path.name.startswith(f"{name}.data-")]
+        return [self.directory / f"{name}.index", self.directory / f"{name}.meta", *data]
 
     def fingerprint(self) -> str | None:
         """The SHA-256 of the index, which holds a checksum of every tensor."""
-        index = self._checkpoint_files()[0]
+        index = self.directory / f"{self.prefix().name}.index"
         if not files.is_there(index):
             return None
         return f"{index.name} {hashlib.sha256(files.read_bytes(index, files.VOCABULARY)).hexdigest()}"

@@ -82,7 +82,7 @@ class Part:
             return file.read()
 
     def save(self, chunks: Iterable[bytes], total: int) -> None:
-        """Append what comes, behind a bar with bytes, rate and time left."""
+        """Append what comes; a bar shows bytes, rate and time left."""
         bar = tqdm(
             desc=f"fetching {self.goal.name}", total=total, initial=self.size, unit="B", unit_scale=True, disable=None
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,9 @@ from picogpt.weights.shapes import check_names, param_shapes
 
 def require() -> None:
     """Raises UserError where tensorflow is not installed. Importing it would take seconds."""
-    if importlib.util.find_spec("tensorflow") is None:
+    from importlib.util import find_spec
+
+    if find_spec("tensorflow") is None:
         raise _missing("No module named 'tensorflow'")
 
 
