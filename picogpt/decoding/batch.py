@@ -71,10 +71,10 @@ def _generate(
 
     while True:
         while len(texts) < n_rows and (text := next(waiting, None)):
-            row = kv_cache[len(texts)]
-            row.truncate(0)
+            free_row = kv_cache[len(texts)]
+            free_row.truncate(0)
             if n_tokens:
-                yield from choose(text, next_logits(text.prompt, params, n_head, row)[-1])
+                yield from choose(text, next_logits(text.prompt, params, n_head, free_row)[-1])
             else:
                 yield text.number, None
             if text.n_left:
@@ -98,7 +98,8 @@ def _generate(
 def decide_alone(last: list[int], params: Params, n_head: int, row: KVCache) -> Array:  # -> [n_vocab]
     """The logits after the newest token of a row, by a pass over it alone: in a batch, rounding differs."""
     row.truncate(row.length - 1)
-    return next_logits(last, params, n_head, row)[-1]
+    at: Array = next_logits(last, params, n_head, row)[-1]
+    return at
 
 
 def in_order(events: Iterable[tuple[int, int | None]]) -> Iterator[list[int]]:
