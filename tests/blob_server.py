@@ -29,9 +29,9 @@ class Fault:
     status: int | None = None  # an error with this status instead of the file
     headers: dict[str, str | None] = field(default_factory=dict)  # sent instead of the right ones; None leaves one out
     body: bytes | None = None  # sent instead of the file
-    cut_at: int | None = None  # the connection is reset behind this many bytes of the body
-    end_at: int | None = None  # the connection is closed in good order behind this many
-    stall_at: int | None = None  # nothing more comes behind this many, until the client goes away
+    cut_at: int | None = None  # the connection is reset after this many bytes of the body
+    end_at: int | None = None  # the connection is closed in good order after this many
+    stall_at: int | None = None  # nothing more comes after this many, until the client goes away
     ignore_range: bool = False
     before: Callable[[], object] = lambda: None  # called when the request has come
 

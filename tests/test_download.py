@@ -9,12 +9,13 @@ import subprocess
 import sys
 from base64 import b64encode
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
 from picogpt import files, utils
 from picogpt.errors import UserError
-from picogpt.weights import download, openai, transport
+from picogpt.weights import download, openai, partial, transport
 from picogpt.weights.openai import Known
 from picogpt.weights.partial import Part
 from tests import disks, first_run
@@ -84,6 +85,21 @@ def test_cuts_at_random_bytes_are_survived_as_long_as_something_comes(server, wa
     assert fetch(server, tmp_path) == {"blob": BLOB}
 
 
+def test_the_few_bytes_that_would_be_asked_for_again_anyway_are_not_continued(server, waits, tmp_path):
+    server.faults["blob"] = [Fault(end_at=download.OVERLAP), Fault(end_at=download.OVERLAP + 1)]
+    assert fetch(server, tmp_path) == {"blob": BLOB}
+    assert server.ranges("blob") == [None, None, "bytes=1-"]
+
+
+def test_a_bar_shows_what_has_come_of_the_whole(server, waits, tmp_path):
+    server.faults["blob"] = [Fault(end_at=PART)]
+    with mock.patch.object(partial, "tqdm") as tqdm:
+        fetch(server, tmp_path)
+    bars = [(call.kwargs["total"], call.kwargs["initial"]) for call in tqdm.call_args_list]
+    assert bars == [(700_000, 0), (700_000, PART)]
+    assert sum(call.args[0] for call in tqdm.return_value.update.call_args_list) == 700_000
+
+
 def test_a_later_run_continues_what_an_earlier_one_left(server, waits, tmp_path, capsys):
     server.faults["blob"] = [Fault(end_at=PART)] + [Fault(end_at=0)] * 9
     with pytest.raises(UserError, match=r"cannot fetch http://.*/blob \(.*\): run again to continue, put the file"):
@@ -120,13 +136,14 @@ def test_a_part_without_its_note_or_longer_than_promised_is_not_trusted(server, 
         fetch(server, tmp_path)
     server.faults["blob"], server.requests = [], []
     note = (tmp_path / "blob.part.json").read_text()
+    waits.clear()
     for part, text in ((BLOB + b"x", note), (BLOB[:1000], "{"), (BLOB[:1000], None), (OTHER[:1000], None)):
         (tmp_path / "blob.part").write_bytes(part)
         if text is not None:
             (tmp_path / "blob.part.json").write_text(text)
         assert fetch(server, tmp_path) == {"blob": BLOB}
         (tmp_path / "blob").unlink()
-    assert server.ranges("blob") == [None] * 4
+    assert server.ranges("blob") == [None] * 4 and waits == []
 
 
 def test_a_server_that_is_busy_is_asked_again_when_it_says(server, waits, tmp_path, capsys):
@@ -252,7 +269,7 @@ def test_a_server_that_has_no_such_range_is_asked_for_the_whole(server, waits, t
     assert server.ranges("blob") == [None, REST, None]
 
 
-def test_a_file_that_changes_between_two_requests_is_fetched_anew(server, waits, tmp_path):
+def test_a_file_that_changes_between_two_requests_is_fetched_again(server, waits, tmp_path):
     server.faults["blob"] = [Fault(end_at=PART), Fault(before=lambda: swap(server, "blob"))]
     assert fetch(server, tmp_path) == {"blob": OTHER}
     assert server.ranges("blob") == [None, REST]  # and was answered with status 200
@@ -271,7 +288,7 @@ def test_a_rest_that_names_no_etag_is_taken_after_the_same_bytes(server, waits, 
     assert server.ranges("blob") == [None, REST]
 
 
-def test_without_anything_that_would_tell_a_change_it_begins_anew(server, waits, tmp_path):
+def test_without_anything_that_would_tell_a_change_it_starts_again(server, waits, tmp_path):
     silent = {"ETag": 'W/"weak"', "Last-Modified": None, "Content-MD5": None}
     server.faults["blob"] = [Fault(end_at=PART, headers=silent)]
     assert fetch(server, tmp_path) == {"blob": BLOB}
@@ -339,11 +356,10 @@ def test_a_small_file_of_unknown_size_has_a_limit(server, waits, tmp_path, name,
         with pytest.raises(UserError, match=f"expected {limit} bytes at most, found {length}: not OpenAI's file"):
             download.fetch_all(server.url, [name], tmp_path, lambda name: ANY)
         assert contents(tmp_path) == {}
-    server.files = {name: bytes(limit)}
-    download.fetch_all(
-        server.url, [name], tmp_path, lambda name: Known(limit, hashlib.sha256(bytes(limit)).hexdigest())
-    )
-    assert contents(tmp_path) == {name: bytes(limit)}
+    for size, known in ((limit, ANY), (limit + 1, Known(limit + 1))):
+        server.files = {name: bytes(size)}
+        download.fetch_all(server.url, [name], tmp_path, lambda name, known=known: known, {name: lambda path: None})
+        assert contents(tmp_path) == {name: bytes(size)}
 
 
 INDEX = bytes(40) + bytes.fromhex("57fb808b247547db")
@@ -420,7 +436,7 @@ def test_a_checksum_that_differs_is_refused_and_nothing_stays(server, waits, tmp
         assert contents(tmp_path) == {}
 
 
-def test_a_continued_file_with_a_wrong_checksum_is_fetched_anew_once(server, waits, tmp_path):
+def test_a_continued_file_with_a_wrong_checksum_is_fetched_again_once(server, waits, tmp_path):
     server.faults["blob"] = [Fault(end_at=PART)]
     (tmp_path / "blob.part").touch()
     known = Known(700_000, hashlib.sha256(BLOB).hexdigest())

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client as http_client
+import io
 import itertools
 import json
 import os
@@ -155,6 +156,18 @@ def test_answers_that_are_no_file_are_one_line(server, answer, message, connecti
 def test_answers_without_end_have_one(server, answer, endless, message, connections):
     found = ask(server, answer, endless=[endless])
     assert message in found[0] and found[1] == connections
+
+
+def test_no_line_is_read_to_its_end_and_nothing_without_a_length():
+    with transport.Session() as session:
+        reader = transport._Reader(transport._Raw(io.BytesIO(b"x" * 300_000), session))
+        assert [len(reader.readline(*size)) for size in ((5,), (0,), (), (None,), (-1,), (1 << 20,))] == [5, 0] + [
+            65_537
+        ] * 4
+        for size in ((), (None,), (-1,), (-5,)):
+            with pytest.raises(http_client.HTTPException, match="expected a length"):
+                reader.read(*size)
+        assert reader.read(5) == b"xxxxx" and reader.read(0) == b""
 
 
 def test_it_is_so_through_a_proxy_as_well(server, monkeypatch):
