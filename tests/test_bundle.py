@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picogpt.errors import UserError
-from picogpt.weights.bundle import DTYPES, FOOTER, LONGEST_NAME, MAGIC, Bundle, Entry, read_index
+from picogpt.weights.bundle import FOOTER, LONGEST_NAME, MAGIC, Bundle, Entry, read_index
 from picogpt.weights.crc32c import masked
 
 FROZEN = Path(__file__).resolve().parent / "data" / "checkpoints"  # see make_checkpoints.py
@@ -110,7 +110,7 @@ def writer_at(directory: Path):
 
 def read_all(prefix: Path) -> dict[str, np.ndarray]:
     with Bundle(prefix) as bundle:
-        return {name: bundle.read(name) for name, entry in bundle.entries.items() if entry.dtype == 1}
+        return {name: bundle.read(name) for name, entry in bundle.entries.items() if entry.dtype == "float32"}
 
 
 # what TensorFlow wrote
@@ -121,8 +121,8 @@ def test_reads_what_tensorflow_reads(name):
     with Bundle(FROZEN / name) as bundle:
         found = {}
         for tensor, entry in bundle.entries.items():
-            found[tensor] = [DTYPES[entry.dtype], list(entry.shape)]
-            if entry.dtype == 1:
+            found[tensor] = [entry.dtype, list(entry.shape)]
+            if entry.dtype == "float32":
                 array = bundle.read(tensor)
                 assert array.dtype == np.float32
                 assert list(array.shape) == found[tensor][1]
@@ -242,7 +242,7 @@ def test_every_byte_of_a_tensor_is_checked(tmp_path):
         (tmp_path / f"tf1-odd{DATA}").write_bytes(data[:i] + bytes([data[i] ^ 1]) + data[i + 1 :])
         with Bundle(tmp_path / "tf1-odd") as bundle:
             [hit] = [name for name, entry in entries.items() if entry.offset <= i < entry.offset + entry.size]
-            if entries[hit].dtype == 1:
+            if entries[hit].dtype == "float32":
                 with pytest.raises(UserError, match=f"{DATA}: expected {hit} with checksum [0-9a-f]{{8}}, found"):
                     bundle.read(hit)
 
@@ -321,7 +321,11 @@ def footer_places(index: bytes) -> bytes:
 def test_several_blocks_and_no_shared_bytes(written):
     values = {b"a": entry(), b"ab": entry((0, 3), 8, 0), b"b": entry((), 8, 4)}
     pairs = [(b"", HEADER), *values.items()]
-    expected = {"a": Entry(1, (2,), 0, 8, 0), "ab": Entry(1, (0, 3), 8, 0, 0), "b": Entry(1, (), 8, 4, 0)}
+    expected = {
+        "a": Entry("float32", (2,), 0, 8, 0),
+        "ab": Entry("float32", (0, 3), 8, 0, 0),
+        "b": Entry("float32", (), 8, 4, 0),
+    }
     for blocks in ([pairs], [pairs[:1], pairs[1:]], [pairs[:2], [], pairs[2:]], [[pair] for pair in pairs]):
         for share in (True, False):
             index = table(*(block(records(some, share)) for some in blocks))
@@ -441,6 +445,14 @@ def test_headers_that_are_right(written, header):
 )
 def test_entries_that_are_wrong(written, value, expected):
     assert expected in refused(written, index_of(a=value))
+
+
+def test_other_types_are_listed(written):
+    values = {"a": entry(dtype=3, size=7), "b": entry(dtype=101, offset=8), "c": entry(dtype=0, offset=16)}
+    with Bundle(written(index_of(**values))) as bundle:
+        assert [found.dtype for found in bundle.entries.values()] == ["int32", "type 101", "type 0"]
+        with pytest.raises(UserError, match=f"m{DATA}: expected b in float32, found type 101: save it again"):
+            bundle.read("b")
 
 
 def test_the_most_dimensions(written):
