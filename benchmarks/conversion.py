@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 
 from picogpt import utils
-from picogpt.weights import openai, store
+from picogpt.weights import openai, store, tf_reader
 from tests.helpers import vocabulary_dir
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +31,7 @@ def make_checkpoint(model_size: str) -> None:
 
     Not one file a variable: tensorflow keeps a buffer of a megabyte for each, and OpenAI's checkpoints have only one.
     """
-    tf = openai.import_tensorflow()
+    tf = tf_reader.import_tensorflow()
     hparams = openai.HPARAMS[model_size]
     model_dir = MODELS_DIR / NAME
     model_dir.mkdir(parents=True)

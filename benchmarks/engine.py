@@ -8,6 +8,7 @@ ends: that is the engine's whole command. What an engine needs in a form of its 
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -22,8 +23,13 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 
 
 def arrays(model_dir: Path) -> dict[str, np.ndarray]:
-    """OpenAI's names with dots, h0.attn.c_attn.w and so on, from picogpt's NumPy files."""
-    return {path.name.removesuffix(".npy"): np.load(path) for path in sorted((model_dir / "params").glob("*.npy"))}
+    """OpenAI's names with dots, h0.attn.c_attn.w and so on, from picogpt's NumPy file."""
+    array = np.load(model_dir / "params" / "weights.npy")
+    tensors = json.loads((model_dir / "params" / "manifest.json").read_text())["tensors"]
+    return {
+        name.replace("/", "."): array[t["offset"] :][: math.prod(t["shape"])].reshape(t["shape"], order=t["order"])
+        for name, t in sorted(tensors.items())
+    }
 
 
 def hparams(model_dir: Path) -> dict[str, int]:

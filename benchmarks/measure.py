@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def make_model(model_size: str = "124M") -> Path:
     """The directory of a converted model of OpenAI's shape with random weights and OpenAI's vocabulary, made once."""
     model_dir = ROOT / ".bench" / "models" / model_size
-    if not (model_dir / store.PARAMS_DIR).exists():
+    if not (model_dir / store.PARAMS_DIR / store.DATA).exists():
         print(f"making a random model of {model_size}'s shape in {model_dir.relative_to(ROOT)}", file=sys.stderr)
         model_dir.mkdir(parents=True, exist_ok=True)
         for name in openai.TOKENIZER:
