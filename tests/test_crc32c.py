@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from picogpt.weights.crc32c import CHUNK, RULES, SHORTEST, crc32c
+from picogpt.weights.crc32c import CHUNK, RULES, SHORTEST, crc32c, masked
 
 
 def by_definition(data: bytes) -> int:
@@ -34,6 +34,11 @@ def by_definition(data: bytes) -> int:
 )
 def test_published_values(data, expected):
     assert crc32c(data) == expected
+
+
+def test_masked():
+    assert masked(b"123456789") == 0xC78AB0E5
+    assert masked(b"") == 0xA282EAD8
 
 
 @given(st.binary(max_size=40))
