@@ -90,6 +90,14 @@ def test_layer_norm_of_equal_numbers():
         assert np.isfinite(layer_norm(np.full((2, 5), 7.0, np.float32), 2.0, 3.0)).all()
 
 
+def test_softmax_into_an_array():
+    (x,) = arrays(0, (3, 5))
+    expected = gpt2.softmax(x)
+    for out in (np.empty_like(x), x):
+        assert gpt2.softmax(x, out=out) is out
+        np.testing.assert_array_equal(out, expected)
+
+
 @quick
 @given(batches, st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=9), st.sampled_from([np.float64, np.float32]))
 def test_softmax_and_gelu_of_any_numbers(batch, numbers, dtype):
