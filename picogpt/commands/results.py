@@ -83,7 +83,7 @@ class ResumableResults(Results):
 
     def _refuse(self) -> None:
         raise UserError(
-            f"{self.path}: expected no file, an empty one, or the texts that {self.journal.path} has, "
+            f"{self.path}: expected no file, an empty one, or the texts that {self.journal.path} keeps, "
             f"found something else: {OTHER}"
         )
 
@@ -123,7 +123,8 @@ def opened(output_file: str | None, prompts: Sequence[str]) -> Iterator[Results]
         with stream:
             yield Results(prompts, lambda line: _write(stream, line, path))
     else:
-        path = Path(os.path.realpath(path))  # a link leads to one journal, whatever its name
+        if os.path.islink(path):  # noqa: PTH114 no error for a name that cannot be one
+            path = Path(os.path.realpath(path))  # the journal lies beside the file itself
         with _held(path) as file, closing(ResumableResults(prompts, path, file)) as results:
             yield results
 
