@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import tracemalloc
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picogpt.errors import UserError
+from picogpt.files import UnreadableError
 from picogpt.weights.bundle import FOOTER, LONGEST_NAME, MAGIC, Bundle, Entry, read_index
 from picogpt.weights.crc32c import masked
 
@@ -254,6 +257,25 @@ def test_a_short_file_of_data(written):
 
 def test_no_data_for_no_tensors(written):
     assert read_all(written(index_of(), b"")) == {}
+
+
+def test_data_that_become_shorter(written):
+    data, path = bytes(8), written(index_of(a=entry(crc=masked(bytes(8)))), bytes(8)).with_name(f"m{DATA}")
+    with Bundle(path.with_name("m")) as bundle:
+        assert bundle.read("a").tobytes() == data
+        os.truncate(path, 7)
+        with pytest.raises(UnreadableError, match=rf"^{path}: cannot map it: [^:]*: nothing was changed"):
+            bundle.read("a")
+
+
+def test_files_are_closed(written):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for data in (bytes(7), bytes(8)):
+            with suppress(UserError), Bundle(written(index_of(a=entry()), data)) as bundle:
+                bundle.read("a")
+        del bundle
+    assert not caught
 
 
 # files that are no file

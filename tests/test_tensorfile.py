@@ -3,6 +3,8 @@
 import json
 import os
 import tracemalloc
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +125,16 @@ def test_other_numbers_are_listed_and_not_read(write, dtype, size):
         assert file.entries["mask"].shape == (3,)
         with pytest.raises(UserError, match=f"m.safetensors: expected mask in F32, F16, BF16, found {dtype}: save it"):
             file.read("mask")
+
+
+def test_files_are_closed(write):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for data in (bytes(7), bytes(8)):
+            with suppress(UserError), TensorFile(write(file_of({"a": A}, data))) as file:
+                file.read("a")
+        del file
+    assert not caught
 
 
 # wrong files
@@ -295,10 +307,6 @@ def test_takes_a_copy_of_one_tensor_at_most(tmp_path):
 
 
 def test_writes_all_or_nothing(tmp_path, monkeypatch):
-    class Broken(np.ndarray):
-        def __array_function__(self, *_):
-            raise OSError(28, "No space left on device")
-
     save(tmp_path / "m", {"a": np.ones(2)})
     before = (tmp_path / "m").read_bytes()
     monkeypatch.setattr(np, "asarray", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
