@@ -357,13 +357,41 @@ def test_a_mistake_is_one_line_and_status_2(words, message):
     assert_refused(run(*words), message)
 
 
+def test_defaults_are_those_that_are_documented():
+    assert {
+        "prompt": None, "n_tokens_to_generate": 40, "model_size": "124M", "models_dir": None, "sampling": Sampling(),
+        "nsamples": 1, "lookahead": True, "draft_model": None, "delete_checkpoint": False,
+    } == DEFAULTS  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "words", ["--top_kk 3", "--nsamples 0", "-n -1", "--temperature -1", "--nsamples 2 --draft_model 124M"]
+    ("words", "message"),
+    [
+        ({"nsamples": 0}, "nsamples must be 1 or more, found 0"),
+        ({"nsamples": -1}, "nsamples must be 1 or more, found -1"),
+        ({"n_tokens_to_generate": -1}, "n_tokens_to_generate must be 0 or more, found -1"),
+        ({"nsamples": 2, "draft_model": "124M"}, "a draft model guesses for one text at a time, found nsamples 2"),
+        ({"prompt": None}, "expected a prompt, found none"),
+        ({"nsamples": 1, "n_tokens_to_generate": 0, "draft_model": "124M"}, None),
+        ({"nsamples": 2}, None),
+    ],
 )
-def test_a_mistake_is_refused_before_any_work(tmp_path, words):
+def test_a_mistake_is_refused_before_a_model_is_looked_for(monkeypatch, words, message):
+    class LookedForError(Exception):
+        """A model has been looked for."""
+
+    def look(*arguments):
+        raise LookedForError
+
+    monkeypatch.setattr(generate, "open_model", look)
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(UserError if message else LookedForError, match=f"^{re.escape(message or '')}"):
+        generate.main(**{"prompt": "x"} | words)
+
+
+def test_a_misspelt_flag_is_refused_before_any_work(tmp_path):
     models_dir = tmp_path / "models"
-    process = run("x", "-d", str(models_dir), *words.split(), env={"PICOGPT_WEIGHTS_URL": "http://[::1"})
-    assert_refused(process)
+    assert_refused(run("x", "-d", str(models_dir), "--top_kk", "3"), "did you mean --top_k?")
     assert not models_dir.exists()
 
 
