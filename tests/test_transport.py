@@ -101,6 +101,9 @@ def test_odd_headers_do_not_matter(server, answer):
         (http(b"Retry-After: " + DIGITS, status=b"503 Busy"), "the server says 503 Busy", 6),
         (http(b"Retry-After: \xb2", status=b"503 Busy"), "the server says 503 Busy", 6),
         (http(b"Retry-After: Fri, 31 Dec 9999999 23:59:59 GMT", status=b"503 Busy"), "the server says 503 Busy", 6),
+        (http(b"Retry-After: Fri, 31 Dec 2030 23:59:59 +9999999999", status=b"503 Busy"), "the server says 503", 6),
+        (http(b"Retry-After: Fri, 31 Dec 2030 23:59:59 +" + b"9" * 24, status=b"503 Busy"), "the server says 503", 6),
+        (http(b"Retry-After: Fri, 31 Dec 99999999999999999999 23:59:59 GMT", status=b"503 B"), "the server says 503", 6),
         (http(b"Retry-After: Fri, 31 Dec 2999 23:59:59 GMT", status=b"503 Busy"), "asks to come back in 3", 1),
         (http(b"Retry-After: 999999999999999999", status=b"503 Busy"), "asks to come back in 1000000000000000000 s", 1),
         (http(status=b"404 \x1b[2J\x85" + b"x" * 9999), r"the server says 404 \x1b[2J", 1),
@@ -113,6 +116,7 @@ def test_odd_headers_do_not_matter(server, answer):
         (http(b"Content-Length: 10000000000"), "expected 5 bytes, found 10000000000", 1),
         (http(b"Content-Length: 5", b"Content-Encoding: gzip"), "found it encoded as gzip", 1),
         (http(b"Content-Length: 5", b"Content-Encoding: \x1b" + b"x" * 9999), r"found it encoded as \x1bxx", 1),
+        (http(b"Content-Length: 5", b"Content-Type: text/html" + b"x" * 9999), "found a web page (text/htmlxx", 1),
         (http(b"Content-Length: 5", b"Content-Type: Text/HTML"), "found a web page (Text/HTML)", 1),
         (http(status=b"206 Partial Content"), "the server's ranges do not fit", 6),
         (http(b"Content-Range: bytes 0-4/" + DIGITS, status=b"206 Partial Content"), "ranges do not fit", 6),
@@ -433,13 +437,16 @@ def test_what_is_in_the_place_of_a_part_does_not_matter_and_is_not_written_to(bl
     assert others.read_bytes() == b"mine" and not (tmp_path / "none").exists() and blobs.ranges("file") == [None]
 
 
-def test_a_part_with_a_second_name_is_not_added_to(blobs, tmp_path):
-    (tmp_path / "file.part").write_bytes(BLOB[:40_000])
+@pytest.mark.parametrize("link", ["hardlink_to", "symlink_to"])
+def test_a_part_with_a_second_name_is_not_added_to(blobs, tmp_path, link):
+    (tmp_path / "kept").write_bytes(BLOB[:40_000])
+    getattr(tmp_path / "file.part", link)(tmp_path / "kept")
     (tmp_path / "file.part.json").write_bytes(note(url=f"{blobs.url}/file", validator=None))
-    (tmp_path / "kept").hardlink_to(tmp_path / "file.part")
+    blobs.requests.clear()
     known = Known(len(BLOB), hashlib.sha256(BLOB).hexdigest())
     download.fetch_all(blobs.url, ["file"], tmp_path, lambda name: known)
     assert (tmp_path / "file").read_bytes() == BLOB and (tmp_path / "kept").read_bytes() == BLOB[:40_000]
+    assert blobs.ranges("file") == [None]
 
 
 def test_an_empty_part_of_an_empty_file_is_not_whole(blobs, tmp_path):

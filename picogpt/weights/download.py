@@ -134,7 +134,7 @@ def _read_head(
     if answer.status == 200:
         _check_kind(answer, url)
         return 0, _promise(answer, url, part.goal.name, known)
-    if answer.status == 206 and start > 0 and before is not None and _continues(answer, start, before):
+    if answer.status == 206 and before is not None and _continues(answer, start, before):
         _check_kind(answer, url)
         return start, before
     if answer.status in (206, 416):

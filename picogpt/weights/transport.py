@@ -179,7 +179,7 @@ def _seconds(text: str) -> float | None:
         return seconds
     try:
         return max(0, email.utils.parsedate_to_datetime(text).timestamp() - time())
-    except (ValueError, TypeError, OverflowError, IndexError):  # it raises all of these
+    except (ValueError, TypeError, IndexError, OverflowError, OSError):  # it raises all of these
         return None
 
 
