@@ -23,7 +23,8 @@ from typing import Any, BinaryIO
 from picogpt.errors import UserError, printable
 
 SMALL = 1 << 20  # bytes; no hparams.json, config.json or manifest.json comes near
-VOCABULARY = 32 << 20  # bytes; nor a tokenizer's file near this
+TABLE = 4 << 20  # bytes; nor a list of tensors near this
+VOCABULARY = 16 << 20  # bytes; nor a tokenizer's file near this
 ADVICE = "put a good one there"
 LATER = "nothing was changed; run again when it can be read"
 ROOM = "make room there or choose another --models_dir; what has been fetched stays and is continued"

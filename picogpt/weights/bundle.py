@@ -52,7 +52,7 @@ class Entry(NamedTuple):
 
 
 class Bundle:
-    """The tensors of a checkpoint, of which each is read when it is asked for. To be used as a MappedFile is.
+    """The tensors of a checkpoint, of which each is read when it is asked for. Use it in a `with` statement; arrays stay valid.
 
     entries  what the index says of each, by its name
     """

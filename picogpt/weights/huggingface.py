@@ -81,7 +81,7 @@ class Checkpoint(Source):
             return [self.directory / WEIGHTS]
         if not files.is_there(path := self.directory / INDEX):
             return []
-        names = _file_names(files.read_object(path, files.VOCABULARY).get("weight_map"), path)
+        names = _file_names(files.read_object(path, files.TABLE).get("weight_map"), path)
         for name in names:
             if not files.is_there(self.directory / name):
                 raise UserError(f"{self.directory}: expected the file {name}, which {INDEX} names and which is missing")

@@ -18,7 +18,7 @@ DAMAGED = "it is damaged: fetch it again"
 
 
 class MappedFile:
-    """A file that is read in parts. Close it after use, or use it in a `with` statement; arrays stay valid.
+    """A file that is read in parts. Close it after use; arrays stay valid.
 
     size  in bytes
     """
@@ -46,12 +46,6 @@ class MappedFile:
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> MappedFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 @contextmanager

@@ -121,7 +121,7 @@ class Checkpoint(Source):
         index = self.directory / f"{self.prefix().name}.index"
         if not files.is_there(index):
             return None
-        return f"{index.name} {hashlib.sha256(files.read_bytes(index, files.VOCABULARY)).hexdigest()}"
+        return f"{index.name} {hashlib.sha256(files.read_bytes(index, files.TABLE)).hexdigest()}"
 
     def prepare(self, hparams: Mapping[str, int]) -> None:
         for path in filter(files.is_there, self._checkpoint_files()):

@@ -118,7 +118,7 @@ def open_tensors(model_dir: Path, hparams: Mapping[str, int], source: str | None
 def _read_manifest(directory: Path) -> dict[str, Any]:
     path = directory / MANIFEST
     try:
-        manifest = {"source": None, "tensors": None, **files.read_object(path, files.VOCABULARY, advice="")}
+        manifest = {"source": None, "tensors": None, **files.read_object(path, files.TABLE, advice="")}
     except files.UnreadableError:
         raise
     except UserError as error:
