@@ -209,6 +209,15 @@ def write_gguf(model_dir: Path, file: Path, precision: str) -> None:
     writer.close()
 
 
+def reading_weights(model_dir: Path, _: Path) -> Engine:
+    """No engine: every "token" takes one reading of all weights."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from benchmarks.measure import reading
+
+    read = reading(array for name, array in arrays(model_dir).items() if array.ndim == 2 and name != "wpe")
+    return lambda prompt, n: (int(read() * 0) for _ in range(n))
+
+
 ENGINES = {
     "picogpt": picogpt,
     "picogpt, look-ahead": picogpt_lookahead,
@@ -219,6 +228,7 @@ ENGINES = {
     "llama.cpp f32": llama_cpp,
     "llama.cpp f16": llama_cpp_f16,
     "llama.cpp q8_0": llama_cpp_q8_0,
+    "reading the weights": reading_weights,
 }
 
 

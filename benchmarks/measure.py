@@ -9,7 +9,8 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,31 @@ def in_turns(contestants: dict[str, Callable[[], float | None]], rounds: int) ->
 def in_rows(contestants: dict[str, Callable[[], float | None]], times: int) -> dict[str, list[float]]:
     """Seconds of each contestant, A A A ... B B B ...: as it runs when nothing else has just used memory and cores."""
     return {name: in_turns({name: contestant}, times)[name] for name, contestant in contestants.items()}
+
+
+def reading(arrays: Iterable[np.ndarray]) -> Callable[[], float]:
+    """Seconds in which all cores together read these arrays once, and do nothing else: what no engine can beat.
+
+    Each core has a thread that takes its share of every array, np.dot of it by itself, with BLAS on one thread.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    flat = [array.ravel(order="K") for array in arrays]
+    shares = [[array[i * len(array) // n : (i + 1) * len(array) // n] for array in flat] for i in range(n)]
+    controller, pool = ThreadpoolController(), ThreadPoolExecutor(n)
+
+    def read(share: list[np.ndarray]) -> None:
+        for array in share:
+            np.dot(array, array)
+
+    def run() -> float:
+        with controller.limit(limits=1, user_api="blas"):
+            start = time.perf_counter()
+            list(pool.map(read, shares))
+            return time.perf_counter() - start
+
+    return run
 
 
 def spread(values: list[float]) -> str:

@@ -27,6 +27,7 @@ ROUNDS = 7
 WORK_DIR = ROOT / ".bench" / "peers"
 QUANTIZED = ("CTranslate2 int8", "llama.cpp f16", "llama.cpp q8_0")  # other weights, so other tokens after a while
 SLOW = ("picoGPT",)  # runs the whole sequence again for every token, so it is asked for fewer, less often
+LIMIT = "reading the weights"  # no engine; what a token takes at the least
 N_SLOW, SLOW_ROUNDS = 8, 3
 WORDS = "Alan Turing theorized that computers would one day become"
 N_WHOLE = 40
@@ -89,7 +90,10 @@ def measure(workers: list[Worker]) -> dict[str, dict[str, list[float]]]:
         taking_part = []
         for worker in workers:
             slow = worker.name in SLOW
-            if slow and task != "decode":
+            if (slow or worker.name == LIMIT) and task != "decode":
+                continue
+            if worker.name == LIMIT:
+                taking_part.append(worker)
                 continue
             n_compared = N_SLOW if slow else n
             same = agreement(plain, worker.ask(prompt, n_compared)["tokens"])
@@ -123,7 +127,7 @@ def whole_commands(workers: list[Worker], model_dir: Path) -> dict[str, list[flo
             str(N_WHOLE),
         ]
         for worker in workers
-        if worker.name != "picogpt, look-ahead"
+        if worker.name not in ("picogpt, look-ahead", LIMIT)
     }
     commands["picogpt"] = [sys.executable, "gpt2.py", WORDS, "--models_dir", str(model_dir.parent)]
     seconds: dict[str, list[float]] = {name: [] for name in commands}
