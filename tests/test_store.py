@@ -19,7 +19,7 @@ from picogpt.weights import store
 from tests.helpers import ROOT, SHAKESPEARE, TINY, make_model, run, without_tensorflow, write_stand_in
 
 NAME = "h0/mlp/c_fc/w"
-PLACES = store.places(TINY)
+SPANS = store.spans(TINY)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def entry(**values):
     return lambda m: m | {"tensors": m["tensors"] | {NAME: m["tensors"][NAME] | values}}
 
 
-N = store.HEADER + 4 * max(place.end for place in PLACES.values())
+N = store.HEADER + 4 * max(place.end for place in SPANS.values())
 DAMAGES = {
     "no data": (other_file(lambda path: None), r"weights\.npy: expected a file, found none"),
     "a directory": (other_file(os.mkdir), r"weights\.npy: expected a file, found a directory, a pipe or a device"),
@@ -118,7 +118,7 @@ DAMAGES = {
     "shape": (other_manifest(entry(shape=[96, 24])), rf"expected {NAME} of shape \[24, 96\], found \[96, 24\]"),
     "offset": (
         other_manifest(entry(offset=0)),
-        rf"expected {NAME} at \({PLACES[NAME].offset}, 'F'\), found \(0, 'F'\)",
+        rf"expected {NAME} at \({SPANS[NAME].offset}, 'F'\), found \(0, 'F'\)",
     ),
     "order": (other_manifest(entry(order="C")), rf"expected {NAME} at \(.*, 'F'\), found \(.*, 'C'\)"),
 }
@@ -343,7 +343,7 @@ def test_the_bundled_model_is_as_it_was_written():
 
 
 def test_the_manifest_is_what_sha256sum_says(params):
-    place, entries = PLACES[NAME], json.loads((params / "manifest.json").read_text())["tensors"]
+    place, entries = SPANS[NAME], json.loads((params / "manifest.json").read_text())["tensors"]
     start = store.HEADER + 4 * place.offset
     data = (params / "weights.npy").read_bytes()[start : start + 4 * place.size]
     sums = subprocess.run(["sha256sum"], input=data, capture_output=True, check=True)

@@ -48,7 +48,7 @@ class UnusableError(UserError):
     """Converted weights that are missing, damaged, of another format, or made from another checkpoint."""
 
 
-class Place(NamedTuple):
+class Span(NamedTuple):
     """Where in the array a tensor lies; the offset is in numbers, not bytes."""
 
     offset: int
@@ -60,25 +60,25 @@ class Place(NamedTuple):
         return math.prod(self.shape)
 
     @property
+    def padding(self) -> int:
+        """Zeros that follow it, so that the next tensor is aligned."""
+        return -self.size % (ALIGNMENT // 4)
+
+    @property
     def end(self) -> int:
         """Where the next tensor begins."""
-        return self.offset + _aligned(self.size)
-
-
-def _aligned(size: int) -> int:
-    per_line = ALIGNMENT // 4
-    return -(-size // per_line) * per_line
+        return self.offset + self.size + self.padding
 
 
 def _order(name: str) -> Literal["C", "F"]:
     return "F" if name.endswith("/w") else "C"
 
 
-def places(hparams: Mapping[str, int]) -> dict[str, Place]:
+def spans(hparams: Mapping[str, int]) -> dict[str, Span]:
     """Where each tensor of a model lies."""
     found, offset = {}, 0
     for name, shape in param_shapes(hparams).items():
-        found[name] = Place(offset, shape, _order(name))
+        found[name] = Span(offset, shape, _order(name))
         offset = found[name].end
     return found
 
@@ -103,15 +103,15 @@ def open_tensors(model_dir: Path, hparams: Mapping[str, int], source: str | None
     made_from = manifest["source"]
     if None not in (source, made_from) and source != made_from:
         raise UnusableError(f"{directory}: made from another checkpoint than the one that is there now")
-    expected = places(hparams)
+    expected = spans(hparams)
     _check_entries(manifest["tensors"], expected, directory / MANIFEST)
     with _open(directory / DATA, expected) as file:
         mapped = _map(file, directory / DATA)
     return {
-        name: np.frombuffer(mapped, np.float32, place.size, HEADER + 4 * place.offset).reshape(
-            place.shape, order=place.order
+        name: np.frombuffer(mapped, np.float32, span.size, HEADER + 4 * span.offset).reshape(
+            span.shape, order=span.order
         )
-        for name, place in expected.items()
+        for name, span in expected.items()
     }
 
 
@@ -132,21 +132,21 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     return manifest
 
 
-def _check_entries(entries: dict[str, Any], expected: Mapping[str, Place], path: Path) -> None:
+def _check_entries(entries: dict[str, Any], expected: Mapping[str, Span], path: Path) -> None:
     check_names(expected, entries, path, UnusableError)
-    for name, place in expected.items():
+    for name, span in expected.items():
         entry = entries[name] if isinstance(entries[name], dict) else {}
-        if entry.get("shape") != list(place.shape):
+        if entry.get("shape") != list(span.shape):
             found = files.quoted(entry.get("shape"))
-            raise UnusableError(f"{path}: expected {name} of shape {list(place.shape)}, found {found}")
-        if (entry.get("offset"), entry.get("order")) != (place.offset, place.order):
+            raise UnusableError(f"{path}: expected {name} of shape {list(span.shape)}, found {found}")
+        if (entry.get("offset"), entry.get("order")) != (span.offset, span.order):
             found = files.quoted((entry.get("offset"), entry.get("order")))
-            raise UnusableError(f"{path}: expected {name} at {(place.offset, place.order)}, found {found}")
+            raise UnusableError(f"{path}: expected {name} at {(span.offset, span.order)}, found {found}")
 
 
-def _open(path: Path, expected: Mapping[str, Place]) -> BinaryIO:
+def _open(path: Path, expected: Mapping[str, Span]) -> BinaryIO:
     """The file of the weights, after its header. Raises UnusableError where the header or the length is another."""
-    n_numbers = max(place.end for place in expected.values())
+    n_numbers = max(span.end for span in expected.values())
     header, n_bytes = _header(n_numbers), HEADER + 4 * n_numbers
     try:
         file = files.open_file(path, advice="")
@@ -189,17 +189,17 @@ def verify_params(model_dir: Path, hparams: Mapping[str, int]) -> tuple[int, int
     Raises UnusableError naming the first tensor that differs.
     """
     directory = model_dir / PARAMS_DIR
-    entries, expected = _read_manifest(directory)["tensors"], places(hparams)
+    entries, expected = _read_manifest(directory)["tensors"], spans(hparams)
     _check_entries(entries, expected, directory / MANIFEST)
     path = directory / DATA
     with _open(path, expected) as file, files.readable(path):
-        for name, place in expected.items():
-            found = _digest(file, 4 * place.size)
+        for name, span in expected.items():
+            found = _digest(file, 4 * span.size)
             if found != (digest := entries[name].get("sha256")):
                 raise UnusableError(
                     f"{path}: expected {name} with SHA-256 {files.quoted(digest)}, found {found}: damaged"
                 )
-            if any(file.read(4 * (place.end - place.offset - place.size))):
+            if any(file.read(4 * span.padding)):
                 raise UnusableError(f"{path}: expected zeros after {name}, found a damaged file")
         return len(expected), file.tell()
 
@@ -247,12 +247,12 @@ def _write(file: BinaryIO, tensors: Iterable[tuple[str, Array]]) -> dict[str, di
     entries, offset = {}, 0
     file.write(bytes(HEADER))
     for name, tensor in tensors:
-        place = Place(offset, tensor.shape, _order(name))
-        data = np.asarray(tensor, "<f4", order=place.order).ravel(order="K").view(np.uint8).data
+        span = Span(offset, tensor.shape, _order(name))
+        data = np.asarray(tensor, "<f4", order=span.order).ravel(order="K").view(np.uint8).data
         file.write(data)
-        file.write(bytes(4 * (place.end - place.offset - place.size)))
-        entries[name] = {**place._asdict(), "sha256": hashlib.sha256(data).hexdigest()}
-        offset = place.end
+        file.write(bytes(4 * span.padding))
+        entries[name] = {**span._asdict(), "sha256": hashlib.sha256(data).hexdigest()}
+        offset = span.end
     file.seek(0)
     file.write(_header(offset))
     return entries
@@ -270,7 +270,7 @@ def _sync(file: IO[Any]) -> None:
 
 
 def _replace(directory: Path, new: Path) -> None:
-    """Put a directory in the place of one that may be there: at no moment is half of either to be seen."""
+    """Put a directory where another one may be: at no moment is half of either there."""
     if files.is_there(directory):
         old = new.with_name(f"{new.name}-old")
         directory.replace(old)
