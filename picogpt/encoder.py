@@ -46,7 +46,7 @@ PATTERN = "|".join(
 ASCII_PATTERN = PATTERN.replace(r"\p{L}", "A-Za-z").replace(r"\p{N}", "0-9")
 
 LONG_WORD = 32  # characters; shorter words are merged plainly, and remembered
-CACHED_WORDS = 1 << 16  # about 20 MB
+CACHED_WORDS = 1 << 16  # about 20 MB of English
 ID_LIMIT = 1 << 31
 
 Pair = tuple[str, str]
@@ -123,8 +123,8 @@ def merge_quickly(word: str, pairs: list[Pair], ranks: dict[Pair, int]) -> list[
     at i - 1 and i + 1, but those at before[i] and after[i].
     """
     symbols = ["", *word, ""]  # no merge has an empty symbol, so nothing is merged with the two ends
-    before = list(range(-1, len(word) + 1))
-    after = list(range(1, len(word) + 3))
+    before = list(range(-1, len(symbols) - 1))
+    after = list(range(1, len(symbols) + 1))
     places = defaultdict(list)
     for i, rank in enumerate(map(ranks.get, pairwise(symbols))):
         if rank is not None:
