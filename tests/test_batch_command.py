@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from picogpt import gpt2, utils
 from picogpt.commands import batch, cli, results
+from picogpt.encoder import Encoder
 from picogpt.errors import UserError
+from picogpt.model import Model
 from picogpt.sampling import Sampling
 from tests.disks import read_only
 from tests.helpers import ENVIRONMENT, ROOT, TINY, make_model, refused, snapshot
@@ -222,7 +224,8 @@ def test_a_pipe_is_an_input(place):
         ({"model_size": "nosuchmodel"}, "unknown model 'nosuchmodel'"),
     ],
 )
-def test_settings_are_checked_before_anything_is_written(place, more, words):
+def test_settings_are_checked_before_weights_are_opened(place, monkeypatch, more, words):
+    monkeypatch.setattr(utils, "load_params", lambda *_: pytest.fail("these weights are not needed"))
     with refused(place, words):
         go(**more)
 
@@ -284,7 +287,8 @@ def test_a_text_is_on_the_disk_before_the_output_has_it(place, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: events.append("sync"))
     monkeypatch.setattr(results, "write_whole", lambda *a: events.append("write") or real(*a))
     go()
-    assert "".join(event[0] for event in events[-17:]) == "w" + "sw" * 8  # first what earlier runs have left: nothing
+    # the journal's first line, its name, what earlier runs have left (nothing); then each text twice
+    assert "".join(event[0] for event in events) == "ss" + "w" + "sw" * 8
 
 
 def test_more_prompts_go_on(place, capsys):
@@ -340,14 +344,16 @@ def test_texts_that_were_complete_out_of_order_are_kept(place, monkeypatch, caps
     ],
 )
 @pytest.mark.parametrize("n_texts", [3, 8])
-def test_results_of_two_kinds_are_not_mixed(place, monkeypatch, n_texts, again, words):
+def test_results_of_two_kinds_are_not_mixed(place, monkeypatch, capsys, n_texts, again, words):
     how = {"sampling": Sampling(1.0, seed=1)}
     interrupted(monkeypatch, n_texts, **how)
     write_prompts([*PROMPTS[:2], "x", *PROMPTS[3:]], "changed.txt")
     write_prompts(PROMPTS[:2], "shorter.txt")
     with refused(place, words):
         go(**how | again)
+    capsys.readouterr()
     go(**how)
+    assert capsys.readouterr().err == f"{n_texts} of 8 were there already\n"
     assert Path("out.jsonl").read_bytes() == expected(PROMPTS, temperature=1.0, seed=1)
 
 
@@ -356,6 +362,17 @@ def test_a_model_of_another_shape_is_refused_before_its_weights_are_opened(place
     monkeypatch.setattr(utils, "load_params", lambda *_: pytest.fail("these weights are not needed"))
     with refused(place, "found wider, which is another"):
         go(model_size="wider")
+
+
+def test_the_small_files_tell_one_model_from_another():
+    def fingerprint(n_head=1, vocabulary=None, merges=("a b",)):
+        return batch.fingerprint(
+            Model(Encoder(vocabulary or {"a": 0, "b": 1, "ab": 2}, merges), {"n_head": n_head}, {})
+        )
+
+    others = [fingerprint(2), fingerprint(vocabulary={"a": 1, "b": 0, "ab": 2}), fingerprint(merges=())]
+    assert len({fingerprint(), *others}) == 4
+    assert fingerprint() == fingerprint()
 
 
 def test_the_same_model_may_have_moved(place, models_dir):
@@ -515,6 +532,15 @@ def test_a_pipe_takes_lines(place):
     reader.join()
     assert found == [expected(PROMPTS)]
     assert names() == ["pipe", "prompts.txt"]
+
+
+def test_a_pipe_that_nobody_reads_any_more_is_left(place):
+    os.mkfifo("pipe")
+    reader = threading.Thread(target=lambda: Path("pipe").open("rb").close())
+    reader.start()
+    with pytest.raises(BrokenPipeError):
+        go("pipe")
+    reader.join()
 
 
 def test_each_line_comes_as_soon_as_it_is_there(place):

@@ -28,7 +28,8 @@ def no_waiting_for_the_disk():
 
 
 TEXTS = [f"text {number}\né\x00" * (number % 3) for number in range(len(PROMPTS))]
-SETTINGS, MODEL = {"seed": 1}, {"model_size": "any", "small files": "1"}
+SETTINGS = {"seed": 1, "some": (1, 2)}
+MODEL = {"model_size": "any", "small files": "1"}
 WEIGHTS = {"weights": "2"}
 LINES = [json.dumps({"prompt": p, "text": t}).encode() + b"\n" for p, t in zip(PROMPTS, TEXTS, strict=True)]
 WHOLE = b"".join(LINES)
@@ -119,6 +120,73 @@ def test_a_journal_cut_at_any_byte(tmp_path, n_texts):
         else:
             attempt(tmp_path, range(8))
             assert output.read_bytes() == WHOLE
+
+
+def line(number, prompt, text="x"):
+    return journal.sealed({"number": number, "prompt": prompt, "text": text})
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([line(0, PROMPTS[0], "one"), line(0, PROMPTS[0], "two")], "line 3: expected a text of an earlier run"),
+        ([line(-1, PROMPTS[-1])], "line 2: expected prompt 0 to be 'one more' as in the earlier run, found None"),
+        ([line(8, "x")], "line 2: expected prompt 9 to be 'x' as in the earlier run, found None"),
+        ([line(0, "x")], "line 2: expected prompt 1 to be 'x' as in the earlier run, found 'ROMEO:'"),
+        ([line("0", PROMPTS[0])], "line 2: expected a text of an earlier run"),
+        ([line(0, PROMPTS[0]).replace(b'"x"', b'"y"')], "line 2: expected a text of an earlier run, found a line that"),
+    ],
+)
+def test_a_journal_with_a_line_that_no_run_writes_is_refused(tmp_path, lines, words):
+    (tmp_path / "out.jsonl.run").write_bytes(b"".join([*journal_of([]), *lines]))
+    with refused(tmp_path, words):
+        attempt(tmp_path, range(8))
+
+
+@pytest.mark.parametrize("change", [{"journal": "picogpt batch 2"}, {"settings": 1}, {"model": None}])
+def test_a_journal_of_another_form_is_refused(tmp_path, change):
+    first = {"journal": "picogpt batch 1", "settings": SETTINGS, "model": MODEL | WEIGHTS} | change
+    (tmp_path / "out.jsonl.run").write_bytes(journal.sealed(first))
+    with refused(tmp_path, "out.jsonl.run: expected no file, or a batch's journal, found another one"):
+        attempt(tmp_path, range(8))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("seed", None, "--seed 1 as in the earlier run, found None"),
+        ("new", 2, "--new None as in the earlier run, found 2"),
+    ],
+)
+def test_a_setting_that_one_run_lacks_is_one_that_differs(tmp_path, monkeypatch, name, value, words):
+    attempt(tmp_path, range(8))
+    changed = {key: kept for key, kept in (SETTINGS | {name: value}).items() if kept is not None}
+    monkeypatch.setitem(globals(), "SETTINGS", changed)
+    with refused(tmp_path, words):
+        attempt(tmp_path, range(8))
+
+
+def test_an_output_stays_where_a_run_ends_early(tmp_path):
+    for n_bytes in (0, len(LINES[0] + LINES[1])):
+        with pytest.raises(KeyboardInterrupt), results.opened(str(tmp_path / "out.jsonl"), PROMPTS) as out:
+            (tmp_path / "out.jsonl").touch()
+            out.begin(SETTINGS, MODEL | WEIGHTS)
+            if n_bytes:
+                out.add(0, TEXTS[0])
+                out.add(1, TEXTS[1])
+            raise KeyboardInterrupt
+        assert (tmp_path / "out.jsonl").exists() == bool(n_bytes)
+    assert (tmp_path / "out.jsonl").stat().st_size == n_bytes
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(KeyboardInterrupt), results.opened(str(tmp_path / "empty.jsonl"), PROMPTS):
+        raise KeyboardInterrupt
+    assert (tmp_path / "empty.jsonl").exists()
+
+
+def test_other_kinds_of_files_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(results.stat, "S_ISREG", lambda mode: False)
+    with pytest.raises(UserError, match=r"out.jsonl: expected a file, a pipe or a terminal, found another device"):
+        attempt(tmp_path, range(8))
 
 
 def in_child(function):

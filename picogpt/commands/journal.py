@@ -148,9 +148,8 @@ def _save_whole(path: Path, data: bytes) -> None:
     """Make a file that is there whole or not at all. Raises OSError."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with new.open("xb") as file:
-            file.write(data)
-            file.flush()
+        with new.open("xb", buffering=0) as file:
+            write_whole(file, data)
             os.fsync(file.fileno())
         new.replace(path)
     except OSError:
