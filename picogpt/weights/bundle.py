@@ -52,7 +52,9 @@ class Entry(NamedTuple):
 
 
 class Bundle:
-    """The tensors of a checkpoint, of which each is read when it is asked for. Use it in a `with` statement; arrays stay valid.
+    """The tensors of a checkpoint, of which each is read when it is asked for.
+
+    Use it in a `with` statement; arrays stay valid after it.
 
     entries  what the index says of each, by its name
     """

@@ -41,7 +41,9 @@ class Entry(NamedTuple):
 
 
 class TensorFile:
-    """The tensors of a file, of which each is read when it is asked for. Use it in a `with` statement; arrays stay valid.
+    """The tensors of a file, of which each is read when it is asked for.
+
+    Use it in a `with` statement; arrays stay valid after it.
 
     entries   what the header says of each, by its name
     metadata  texts by their names
