@@ -12,7 +12,7 @@ import pytest
 from picogpt import gpt2, utils
 from picogpt.errors import UserError
 from tests import disks
-from tests.helpers import SHAKESPEARE, TINY, make_model, run, write_small_files
+from tests.helpers import ROOT, SHAKESPEARE, TINY, make_model, run, write_small_files
 
 pytest.importorskip("safetensors", reason="safetensors is not installed: it reads the checkpoints")
 from safetensors.numpy import load_file, save_file
@@ -109,7 +109,15 @@ def test_a_tokenizer_that_transformers_saved_encodes_alike(transformers, tmp_pat
     assert encoder.decode(encoder.encode(text)) == text
 
 
-# the same without transformers, written by safetensors
+# without transformers: what it saved and said, see tests/data/make_transformers.py; then files of our own
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "float32-in-two-files"])
+def test_logits_are_those_that_transformers_gave(tmp_path, name):
+    shutil.copytree(ROOT / "tests" / "data" / "transformers" / name, tmp_path / "gpt2")
+    add_tokenizer(tmp_path / "gpt2")
+    expected = np.load(tmp_path / "gpt2" / "logits.npy")
+    np.testing.assert_allclose(logits(tmp_path / "gpt2", tmp_path / "models"), expected, rtol=1e-4, atol=1e-4)
 
 
 def write_checkpoint(directory, prefix="transformer.", config=None, **extra):

@@ -256,7 +256,7 @@ def test_shapes_that_are_no_multiples_of_64_bytes_are_kept_apart(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are those of other systems")
-@pytest.mark.parametrize("umask", [0o022, 0o077])
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
 def test_weights_are_for_whom_other_files_are(tmp_path, umask):
     before = os.umask(umask)
     try:
