@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from picogpt.errors import UserError
@@ -529,7 +529,6 @@ def outcome(written, index: bytes) -> None:
                 assert str(error).startswith(str(prefix)) and "\n" not in str(error)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes(write, data):
     outcome(write, data)
@@ -554,21 +553,18 @@ def mutated(draw, data: bytes) -> bytes:
 FIRST = (FROZEN / "tf2-objects.index").read_bytes().partition(bytes(4) + b"\1\0\0\0")[0]  # records of the first block
 
 
-@settings(deadline=None)
 @given(mutated(FIRST), st.one_of(st.just(bytes(4) + b"\1\0\0\0"), st.binary(max_size=8)))
 def test_any_records(write, data, restarts):
     """With right checksums, so that what lies beyond them is reached."""
     outcome(write, table(block(data, restarts)))
 
 
-@settings(deadline=None)
 @given(mutated(HEADER), mutated(entry()), mutated(entry(offset=8)), st.binary(max_size=20))
 def test_any_messages(write, header, first, second, name):
     pairs = [(b"", header), (b"a", first), (b"a" + name, second)]
     outcome(write, table(block(records(pairs))))
 
 
-@settings(deadline=None)
 @given(mutated(place(0, GOOD)), mutated(place(AFTER, EMPTY)), mutated(table(GOOD)[AFTER + len(EMPTY) :][: -FOOTER - 5]))
 def test_any_places(write, first, empty, index):
     outcome(write, finished(GOOD + EMPTY, empty, block(records([(b"b", first)]))))

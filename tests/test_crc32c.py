@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from picogpt.weights.crc32c import CHUNK, RULES, SHORTEST, crc32c, masked
@@ -41,13 +41,11 @@ def test_masked():
     assert masked(b"") == 0xA282EAD8
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_short_messages(data):
     assert crc32c(data) == by_definition(data)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 3 * 4 * SHORTEST), st.integers(0, 2**32 - 1))
 @example(4 * SHORTEST - 8, 0)
 @example(4 * SHORTEST - 4, 0)

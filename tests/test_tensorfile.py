@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -265,7 +265,6 @@ names = st.text(st.characters(exclude_categories=["Cs"]), max_size=8).filter(lam
 texts = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=4), st.text('aé\n"', max_size=4))
 
 
-@settings(deadline=None)
 @given(st.dictionaries(names, arrays, max_size=4))
 @example({"é": np.ones(1, np.float32), '"\\\n\x7f': np.ones((2, 0), np.float32)})
 def test_writes_the_bytes_of_the_library_and_reads_them_again(write, tensors):
@@ -280,7 +279,6 @@ def test_writes_the_bytes_of_the_library_and_reads_them_again(write, tensors):
             np.testing.assert_array_equal(found[name], array, strict=True)
 
 
-@settings(deadline=None)
 @given(texts)
 def test_metadata(write, texts):
     path = write(b"")
@@ -347,7 +345,6 @@ def headers(draw):
     return file_of(text, draw(st.binary(min_size=total, max_size=total)))
 
 
-@settings(deadline=None)
 @given(st.one_of(headers(), st.binary(max_size=60)))
 @example(file_of({}))
 @example(file_of('{"a": {"dtype": "F32", "shape": [1e0], "data_offsets": [0, 4]}}', bytes(4)))
