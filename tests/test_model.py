@@ -241,3 +241,9 @@ def test_more_positions_than_the_cache_holds_are_refused():
     hparams = SHAPES[0]
     with pytest.raises(UserError, match="made for 4 positions, found 5"):
         gpt2.gpt2(random_ids(hparams, 5), **random_params(hparams), n_head=3, kv_cache=new_cache(hparams, 4))
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0)])
+def test_no_tokens_at_all_are_refused(shape):
+    with pytest.raises(UserError, match="expected one token or more, found none"):
+        gpt2.gpt2(np.zeros(shape, int), **random_params(SHAPES[0]), n_head=3)
