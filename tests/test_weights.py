@@ -283,6 +283,15 @@ def test_only_the_files_of_the_checkpoint_are_deleted_whatever_it_is_called(tmp_
     assert names(model_dir) - {"model.ckpt.index"} == {"encoder.json", "vocab.bpe", "hparams.json", "params"}
 
 
+@pytest.mark.parametrize("name", ["..", ".", "/", "x/.."])
+def test_a_name_that_is_no_files_stands_for_the_usual_one(tmp_path, name):
+    model_dir = make_model(tmp_path)
+    write_stand_in(model_dir)
+    expected = find.find("tiny", tmp_path).source.fingerprint()
+    (model_dir / "checkpoint").write_text(f'model_checkpoint_path: "{name}"\n')
+    assert expected is not None and find.find("tiny", tmp_path).source.fingerprint() == expected
+
+
 def test_another_checkpoint_in_its_place_is_converted_again(model_dir, write, capsys):
     load(model_dir)
     write(model_dir, seed=1, prefix="model-2000")
