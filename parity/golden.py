@@ -61,6 +61,7 @@ def filter_rows() -> list[list[float]]:
     halves = [1, 2, 3, 4, 5, 6, *[7] * 2, *[60] * 56]  # 1/2, 1/4, ...: sums that are exact
     rows += [-np.log(2) * np.array(halves), -np.log(2) * np.array(halves[::-1])]
     rows += [np.log([0.4, 0.3, 0.2, 0.1] + [1e-9] * 60), np.log([0.25] * 4 + [1e-9] * 60)]
+    rows += [[0.0, -1e-8, -2e-8, -3e-8] + [-200.0] * 60]  # four logits whose probability is 1/4, without rounding
     return [np.asarray(row, np.float32).tolist() for row in rows]
 
 

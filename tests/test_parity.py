@@ -70,6 +70,16 @@ def test_filters_keep_the_sets_of_the_official_sampler():
     assert len(verdicts["rounding"]) <= 0.05 * len(verdicts["same"])
 
 
+def test_a_token_whose_sum_of_probabilities_is_exactly_top_p_stays():
+    """Here rounding excuses nothing: the sums are 1/4, 1/2, 3/4 and 1 in float32."""
+    evidence = read("filters")
+    row, settings = golden.filter_rows()[-1], evidence["job"]["settings"]
+    assert evidence["job"]["rows"][-1] == pytest.approx(row)
+    kept = evidence["official"]["kept"][-1]
+    assert {len(ids) for ids in kept} == {1, 2, 3, 4, 64}
+    assert [np.flatnonzero(np.isfinite(ours.filtered(np.float32(row), **s))).tolist() for s in settings] == kept
+
+
 def broken(constant):
     """A function of gpt2.py, by name, with one constant changed as little as somebody might do by mistake."""
     layer_norm, causal_mask, attention = gpt2.layer_norm, gpt2.causal_mask, gpt2.attention
