@@ -537,6 +537,11 @@ def test_help_is_as_wide_as_the_terminal(monkeypatch):
     assert words[0] == words[1] == words[2] == words[3]  # nothing is cut
 
 
+def test_a_long_flag_has_a_line_of_its_own():
+    assert help.entry("x" * 22, "does it", None, 80) == f"  {'x' * 22}  does it"
+    assert help.entry("x" * 23, "does it", None, 80) == f"  {'x' * 23}\n{' ' * 26}does it"
+
+
 def test_help_needs_no_docstrings(monkeypatch):
     def main(prompt: str, *, batch_size: int = 3, draw: bool = True, sampling: Sampling = Sampling()) -> None:  # noqa: B008
         pass

@@ -353,6 +353,7 @@ def test_a_bar_is_drawn_on_a_terminal_but_not_through_the_text():
     shown, stdout = in_terminal(["ROMEO:", *SMALL], stdout_too=False)
     assert b"generating" in shown
     assert b"/8 " in shown
+    assert b"token" in shown
     assert stdout == continuation("ROMEO:")
     shown, _ = in_terminal(["ROMEO:", *SMALL], stdout_too=True)
     assert shown.replace(b"\r\n", b"\n") == continuation("ROMEO:")

@@ -38,7 +38,7 @@ def page(function: Callable[..., Any], program: str) -> str:
         entries = (entry(spelling(name, flags), texts.get(name, ""), flags[name].default, width) for name in names)
         return "\n".join([heading, *entries])
 
-    parts = [textwrap.fill(usage(program, flags), width, subsequent_indent="    ")]
+    parts = [usage(program, flags)]
     for block in re.split(r"\n\n+(?=\S)", inspect.getdoc(function) or ""):
         heading, _, body = block.partition("\n")
         names = [name for _, key, _ in ENTRY.findall(body) for name in fields.get(key, [key]) if name in unseen]
