@@ -13,7 +13,7 @@ import pytest
 from helpers import ROOT, SHAKESPEARE, vocabulary_dir
 
 from parity import compare, golden, jobs, ours, pytorch
-from picogpt import gpt2, utils
+from picogpt import gpt2, reference, utils
 from picogpt.errors import UserError
 
 
@@ -44,6 +44,41 @@ def test_tokens_and_logits_are_those_of_the_official_code(name, model_dirs):
     rows = our_rows(name, model_dirs[name])
     assert [row.n_equal for row in rows] == [jobs.N_TOKENS] * len(jobs.PROMPTS)
     assert [row.problems for row in rows] == [[]] * len(rows)
+
+
+@pytest.fixture(params=golden.MODELS)
+def evidence(request, model_dirs):
+    """What the official code said of a model, and the model: hparams and params."""
+    _, hparams, params = utils.load_encoder_hparams_and_params(request.param, model_dirs[request.param].parent)
+    return read(request.param)["official"]["prompts"], hparams["n_head"], params
+
+
+def assert_official(logits, prompt, first=0):
+    """Logits, [n_tokens, n_vocab], of new tokens from the first on: the official tokens, and the same best logits."""
+    assert logits.argmax(axis=-1).tolist() == prompt["new_ids"][first:]
+    best = np.array(prompt["top"])[first:]  # [n_tokens, N_TOP, 2], where 2 are id and logit
+    found = np.take_along_axis(logits, best[..., 0].astype(int), axis=-1)
+    assert np.abs(found - best[..., 1]).max() <= compare.TOLERANCE * np.abs(prompt["logits"]).max()
+
+
+def test_the_plain_model_gives_the_official_tokens_and_logits(evidence):
+    prompts, n_head, params = evidence
+    for prompt in prompts:
+        ids = prompt["prompt_ids"] + prompt["new_ids"][:-1]
+        logits = reference.gpt2(ids, **params, n_head=n_head)
+        assert_official(logits[len(prompt["prompt_ids"]) - 1 :], prompt)
+
+
+def test_rows_of_different_lengths_give_the_official_tokens_and_logits(evidence):
+    prompts, n_head, params = evidence
+    longest = max(len(prompt["prompt_ids"]) for prompt in prompts)
+    kv_cache = gpt2.new_cache(params, n_head, longest + jobs.N_TOKENS, n_rows=len(prompts))
+    for row, prompt in enumerate(prompts):
+        gpt2.next_logits(prompt["prompt_ids"], params, n_head, kv_cache[row])
+    assert not kv_cache.is_even
+    new_ids = np.array([prompt["new_ids"][:-1] for prompt in prompts])
+    for logits, prompt in zip(gpt2.gpt2(new_ids, **params, n_head=n_head, kv_cache=kv_cache), prompts, strict=True):
+        assert_official(logits, prompt, first=1)
 
 
 def test_the_evidence_came_from_the_pinned_code():
