@@ -316,7 +316,7 @@ NOT_A_VOCABULARY = [
     (None, "an object"), ([], "an object"), ({}, "an object"), ("a", "an object"), (1, "an object"),
     ({"a": None}, "None for the token 'a'"), ({"a": "0"}, "'0' for the token 'a'"), ({"a": 0, "b": 1.0}, "1.0 for"),
     ({"a": 0, "b": True}, "True for the token 'b'"), ({"a": False}, "False for"), ({"a": [0]}, r"\[0\] for"),
-    ({"a": 0, "b": -1}, "-1 for the token 'b'"), ({"a": 0, "b": ID_LIMIT}, "for the token 'b'"), ({"a": 10**4000}, "for the"),
+    ({"a": 0, "b": -1}, "-1 for the token 'b'"), ({"a": 0, "b": ID_LIMIT}, "token 'b'"), ({"a": 10**4000}, "for the"),
     ({"b": 1, "a": 0, "c": 0}, "found 0 for 'a' and 'c'"),
     ({"a": 0, "漢": 1}, "found '漢'"), ({"a": 0, "b c": 1}, "found 'b c'"), ({"a\n": 0}, r"found 'a\\n'"),
     ({"\ud800": 0}, "symbols of bytes"), ({"a\x1b": 0}, r"x1b"), ({"ń": 0}, "symbols of bytes"), ({"\xad": 0}, "xad"),
@@ -325,7 +325,8 @@ NOT_MERGES = [
     (None, "a list of merges"), (5, "a list of merges"), ([1], "a list of merges"), ([["a", "b"]], "a list of merges"),
     (["ab"], "found 'ab'"), (["a b", "a b c"], "found 'a b c'"), (["a b", "abc d e", "f"], "found 'abc d e'"),
     ([" a"], "found ' a'"), (["a "], "found 'a '"), (["a  b"], "found 'a  b'"), (["a b", "", "b a"], "found ''"),
-    ("a b\nab\n", "found 'ab'"), (["b a", "a b", "a b"], "found 'a b' twice"), (["a\tb"], r"found 'a\\tb'"),
+    ("a b\nab\n", "found 'ab'"), (["b a", "a b", "a b"], "found 'a b' twice"),
+    (["a b c d"], "found 'a b c d'"), (["a b", "c\td"], r"found 'c\\td'"),
     (["a b\nc"], "found 'c'"), (["a", "b"], "found 'a'"), ("a\nb", "found 'a'"), (["\ud800"], "found"),
 ]  # fmt: skip
 
