@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picogpt import gpt2, utils
-from picogpt.commands import batch, cli, results
+from picogpt.commands import batch, cli, generate, results
 from picogpt.encoder import Encoder
 from picogpt.errors import UserError
 from picogpt.model import Model
@@ -236,6 +237,13 @@ def test_no_tokens_are_empty_texts(place):
 
 
 # settings
+
+
+def test_what_is_not_given_is_as_for_the_other_commands():
+    ours, others = (inspect.signature(command.main).parameters for command in (batch, generate))
+    shared = ours.keys() & others.keys()
+    assert shared == {"n_tokens_to_generate", "model_size", "models_dir", "sampling"}
+    assert [ours[name].default for name in shared] == [others[name].default for name in shared]
 
 
 @pytest.mark.parametrize(
