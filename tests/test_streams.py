@@ -109,6 +109,13 @@ def test_a_full_disk_is_told(words):
 
 
 @needs_full
+def test_a_full_disk_is_told_of_what_was_only_printed():
+    code = "import sys; sys.argv = ['a']; from picogpt.commands import cli\nwith cli.clean_exit(): print('x')"
+    expected = (2, None, b"a: error: cannot write to stdout: No space left on device\n")
+    assert into_full(way=[sys.executable, "-c", code]) == expected
+
+
+@needs_full
 @pytest.mark.parametrize("name", ["batch", "verify"])
 def test_every_command_tells_of_a_full_disk(name, tmp_path):
     (tmp_path / "in.txt").write_text("ROMEO:\n")
