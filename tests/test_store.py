@@ -355,7 +355,11 @@ def test_damage_that_the_model_would_not_survive_leaves_no_traceback(params):
         (params / name).unlink()
         os.mkfifo(params / name)
         done = run("A", "--model_size", "tiny", "--models_dir", str(params.parent.parent))
-        assert done.returncode == 2 and done.stderr.count(b"\n") == 1
+        assert (
+            done.returncode == 2
+            and done.stderr.count(b"\n") == 1
+            and f"{name}: expected a file".encode() in done.stderr
+        )
 
 
 def test_the_same_text_comes_from_mapped_and_from_loaded_weights(params):

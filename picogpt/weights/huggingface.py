@@ -140,7 +140,6 @@ class _Tensors:
         safetensors = _import("safetensors")
         self.places: dict[str, tuple[Any, str]] = {}
         for path in paths:
-            files.open_file(path).close()  # the library would wait for ever at a pipe
             file = safetensors.safe_open(path, framework="numpy")
             for key in file.keys():  # noqa: SIM118 it is no dict
                 name = key.removeprefix("transformer.")
