@@ -354,7 +354,7 @@ def test_damage_that_the_model_would_not_survive_leaves_no_traceback(params):
     for name in ("weights.npy", "manifest.json"):
         (params / name).unlink()
         os.mkfifo(params / name)
-        done = run("A", "--model_size", "tiny", "--models_dir", str(params.parent.parent))
+        done = run("A", "-n", "3", "--model_size", "tiny", "--models_dir", str(params.parent.parent))
         assert (
             done.returncode == 2
             and done.stderr.count(b"\n") == 1
