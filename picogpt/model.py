@@ -174,7 +174,7 @@ class Model:
         self, prompts: Sequence[str | Sequence[int]], n_tokens_to_generate: int = 40, batch_size: int = 16,
         **settings: Any,
     ) -> Iterator[tuple[int, int | None]]:  # fmt: skip
-        """(number of the prompt, next id) for each new token, (number, None) where a text ends: see decoding/batch.py."""
+        """(number of the prompt, next id) for each new token, and (number, None) where a text ends."""
         from picogpt.decoding import batch
 
         sampling, inputs = Sampling(**settings), [self.prompt_ids(p, n_tokens_to_generate) for p in prompts]

@@ -180,7 +180,7 @@ def test_a_model_of_ones_own_params(model):
 def test_import_picogpt_imports_next_to_nothing():
     code = "import sys, numpy; before = set(sys.modules); import picogpt; print(*set(sys.modules) - before)"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert set(process.stdout.split()) - {"__future__"} == {"picogpt", "picogpt.errors"}, process.stderr
+    assert set(process.stdout.split()) - {"__future__"} == {"picogpt"}, process.stderr
 
 
 def test_public_names():
@@ -209,7 +209,10 @@ def public_functions():
 
 @pytest.mark.parametrize("function", list(public_functions()))
 def test_type_hints_hold_at_run_time(function):
-    typing.get_type_hints(function)
+    if inspect.isclass(function):
+        inspect.get_annotations(function, eval_str=True)  # its own, and not those of a library's class above it
+    else:
+        typing.get_type_hints(function)
 
 
 @pytest.mark.parametrize("name", ["picogpt", *MODULES])
