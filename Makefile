@@ -1,15 +1,17 @@
 # make run PROMPT="ROMEO:"   a continuation from the bundled model
 # make test                  the tests
+# make fuzz                  the property tests with FUZZ times as many examples: about ten minutes
 # make check                 lint, format and types
 # make bench                 speed, beside the bare matrix products
 # make bench-peers           and beside other engines, in an environment of their own
 # make parity                the same tokens as OpenAI's own code? needs PYTHON37=... and takes GPT2_REPO=a local clone
-# make golden                tests/golden/ anew, from OpenAI's own code
+# make golden                write tests/golden/ again, from the answers of OpenAI's own code
 
 PYTHON ?= python3
 MODEL ?= shakespeare
 ARGS ?= --n_tokens_to_generate 100 --temperature 0.7 --top_k 40 --seed 1
 PROMPT ?= ROMEO:
+FUZZ ?= 10
 VENV := .venv
 BIN := $(VENV)/bin
 UNPINNED := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE
@@ -22,7 +24,7 @@ OFFICIAL := --official_python .parity/python3.7/bin/python --gpt2_repo "$(GPT2_R
 
 export PROMPT
 
-.PHONY: run test check format bench bench-peers parity golden clean
+.PHONY: run test fuzz check format bench bench-peers parity golden clean
 
 # the prompt goes through the environment: no quote or dollar in it can trip the shell
 run: $(VENV)/installed-run
@@ -30,6 +32,9 @@ run: $(VENV)/installed-run
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest
+
+fuzz: $(VENV)/installed-test
+	PICOGPT_FUZZ=$(FUZZ) $(BIN)/python -m pytest -m hypothesis --hypothesis-show-statistics
 
 check: $(VENV)/installed-check
 	$(BIN)/ruff check .

@@ -2,5 +2,8 @@
 
 from hypothesis import settings
 
-settings.register_profile("picogpt", deadline=None)  # how long an example takes says more of the machine than of us
+from tests.fuzz import TIMES
+
+# no deadline: how long an example takes says more of the machine than of the code
+settings.register_profile("picogpt", deadline=None, max_examples=100 * TIMES)
 settings.load_profile("picogpt")

@@ -13,6 +13,7 @@ from picogpt.decoding.lookahead import too_close
 from picogpt.errors import UserError
 from picogpt.sampling import GREEDY, Sampling
 from picogpt.weights import store
+from tests.fuzz import TIMES
 from tests.helpers import TINY
 
 HPARAMS = TINY | {"n_ctx": 120}
@@ -58,7 +59,7 @@ SMALL = random_params(TINY | {"n_vocab": 60, "n_ctx": 60})
 ids = st.integers(0, 59)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60 * TIMES)
 @given(
     prompts=st.lists(st.lists(ids, min_size=1, max_size=30), max_size=8),
     n=st.integers(0, 30),

@@ -23,6 +23,7 @@ from picogpt import gpt2, utils
 from picogpt.commands import arguments, cli, generate, help
 from picogpt.errors import UserError
 from picogpt.sampling import Sampling
+from tests.fuzz import TIMES
 from tests.helpers import (
     ENVIRONMENT,
     ROOT,
@@ -298,7 +299,7 @@ WORDS = st.one_of(
 
 
 @given(st.lists(WORDS, max_size=6))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500 * TIMES)
 @example(["--", "--", "--"])
 @example(["-=", "--=x", "-"])
 @example(["--prompt=--help", "-h"])
@@ -324,7 +325,7 @@ ARGUMENTS = WORDS.filter(lambda word: "\0" not in word and word.isprintable() an
 
 
 @given(st.lists(ARGUMENTS, max_size=4))
-@settings(max_examples=int(os.environ.get("PICOGPT_PROCESSES", "15")), deadline=None)
+@settings(max_examples=15 * TIMES)
 def test_any_command_line_ends_with_text_or_one_line(words):
     process = run(*words, env={"PICOGPT_MODELS_DIR": "/dev/null", "PICOGPT_WEIGHTS_URL": "http://no.https"})
     if process.returncode:

@@ -9,6 +9,7 @@ from picogpt import gpt2
 from picogpt.errors import UserError
 from picogpt.gpt2 import KVCache, new_cache, next_logits
 from picogpt.weights import store
+from tests.fuzz import TIMES
 from tests.helpers import TINY
 
 HPARAMS = TINY | {"n_vocab": 40, "n_ctx": 64}
@@ -34,7 +35,7 @@ def check(logits, rows, n_last=1):
         np.testing.assert_allclose(at, gpt2.gpt2(row, **PARAMS, n_head=N_HEAD)[-n_last:], atol=2e-4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60 * TIMES)
 @given(st.lists(ids, min_size=1, max_size=6), operations, st.randoms(use_true_random=False))
 def test_each_row_goes_on_from_what_it_has_seen(prompt, operations, random):
     cache = new_cache(PARAMS, N_HEAD, 60)

@@ -10,6 +10,7 @@ from picogpt.decoding import lookahead
 from picogpt.decoding.lookahead import DraftModel, PromptLookup
 from picogpt.sampling import GREEDY, Sampling
 from picogpt.weights import store
+from tests.fuzz import TIMES
 from tests.helpers import SHAKESPEARE, TINY
 
 HPARAMS = TINY | {"n_ctx": 200, "n_vocab": 60}
@@ -42,7 +43,7 @@ def both(params, n_head, inputs, n, **how):
     return plain, list(lookahead.generate(inputs, params, n_head, n, **how))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40 * TIMES)
 @given(st.lists(st.integers(0, 59), min_size=1, max_size=40), st.integers(0, 150), st.sampled_from([GREEDY, DRAWN]))
 def test_any_prompt_goes_on_as_without(params, inputs, n, how):
     plain, ahead = both(params, N_HEAD, inputs, n, sampling=how)

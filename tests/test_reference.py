@@ -18,6 +18,7 @@ from picogpt import gpt2, reference
 from picogpt.gpt2 import GELU_BLOCK, QUERY_BLOCK, KVCache
 from picogpt.matmul import FEW_ROWS, matmul
 from picogpt.weights import store
+from tests.fuzz import TIMES
 
 N_HEAD, N_EMBD, N_VOCAB = 3, 24, 50
 
@@ -30,7 +31,7 @@ lengths = st.one_of(
         [FEW_ROWS[-1], FEW_ROWS[-1] + 1, GELU_BLOCK + 1, QUERY_BLOCK, QUERY_BLOCK + 1, 2 * QUERY_BLOCK + 5]
     ),
 )
-quick = settings(max_examples=40, deadline=None)
+quick = settings(max_examples=40 * TIMES)
 
 
 def arrays(seed, *shapes, scale=1.0):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from picogpt.commands import journal, results
 from picogpt.errors import UserError
 from tests.first_run import limit_files
+from tests.fuzz import TIMES
 from tests.helpers import refused, snapshot
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and forks are those of POSIX")
@@ -82,7 +83,7 @@ def write(path, data):
         path.write_bytes(data)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400 * TIMES)
 @given(left=leftovers(), order=orders)
 @example(left=(b'{"my":"one-line file"}', None), order=range(8))
 @example(left=(WHOLE, None), order=range(8))
@@ -209,7 +210,7 @@ def in_child(function):
     return list(sent), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60 * TIMES)
 @given(runs=st.lists(st.tuples(orders, st.integers(0, 900), st.booleans()), min_size=1, max_size=4), last=orders)
 def test_runs_that_are_killed_or_fill_the_disk_at_any_byte_lose_nothing(tmp_path_factory, runs, last):
     directory = tmp_path_factory.mktemp("killed")

@@ -24,6 +24,7 @@ from picogpt.weights import download, transport
 from picogpt.weights.openai import Known
 from picogpt.weights.partial import Part
 from tests.blob_server import BlobServer, Fault, RawServer
+from tests.fuzz import TIMES
 
 BODY = b"hello"
 DIGITS = b"9" * 5000
@@ -326,7 +327,7 @@ STATUS = st.one_of(
     st.sampled_from([200, 206, 302, 308, 416, 429, 503, 100, 204, 304, 401]).map(lambda status: b"%d OK" % status),
     st.binary(max_size=10),
 )
-SLOW = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SLOW = settings(max_examples=100 * TIMES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @SLOW
