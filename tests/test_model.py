@@ -61,13 +61,13 @@ def params(hparams):
 
 @pytest.fixture(scope="module")
 def torch():
-    return pytest.importorskip("torch", reason="torch is not installed: test_frozen.py has its answers")
+    return pytest.importorskip("torch", reason="torch is not installed: see test_frozen.py")
 
 
 @pytest.fixture
 def their_gpt2(torch, hparams):
     """Logits from ids, by transformers' GPT2LMHeadModel with the same weights."""
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed: test_frozen.py has its answers")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed: see test_frozen.py")
     config = transformers.GPT2Config(
         vocab_size=hparams["n_vocab"], n_positions=hparams["n_ctx"], n_embd=hparams["n_embd"],
         n_head=hparams["n_head"], n_layer=hparams["n_layer"], bos_token_id=0, eos_token_id=0,

@@ -32,8 +32,6 @@ def real_model(name):
     model_dir = MODELS_DIR / name
     if not (model_dir / "hparams.json").exists():
         pytest.skip(f"the weights are not in {model_dir}: python gpt2.py --model_size {name} fetches them")
-    if not (model_dir / store.PARAMS_DIR).is_dir():
-        pytest.importorskip("tensorflow", reason=f"{model_dir} is not converted yet and tensorflow is not installed")
     return utils.load_encoder_hparams_and_params(name, MODELS_DIR)
 
 
