@@ -17,7 +17,6 @@ from helpers import ROOT, vocabulary_dir
 from parity import compare, jobs, ours, pytorch
 from picogpt import gpt2, utils
 from picogpt.encoder import get_encoder
-from picogpt.weights import store
 
 FACTS = json.loads((ROOT / "tests" / "published.json").read_text(encoding="utf-8"))
 MODELS_DIR = Path(os.environ.get("PICOGPT_MODELS_DIR") or ROOT / "models")
