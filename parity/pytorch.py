@@ -25,6 +25,7 @@ from picogpt.errors import UserError
 from picogpt.weights import store
 
 GOLDEN_PATH = golden.GOLDEN_DIR / "pytorch.json"
+ATTENTION = ((3, 2, 16), (3, 9, 16), (3, 9, 16), (2, 9))  # q, k, v, mask
 MOST_NUMBERS = 1024  # larger answers are stored as random sums
 
 MODELS = {
@@ -53,6 +54,7 @@ def layers() -> dict[str, tuple[str, list[Array]]]:
         "gelu": ("gelu", [np.linspace(-5, 5, 1001, dtype=np.float32)]),
         "softmax": ("softmax", [random_array(3, 4, 50) * 30]),
         "linear": ("linear", [random_array(2, 7, 24), random_array(24, 5), random_array(5)]),
+        "attention": ("attention", [random_array(*shape, seed=i) for i, shape in enumerate(ATTENTION)]),
     }
     for scale in (1e-3, 1, 1e3):
         x = np.float32(scale) * (random_array(5, 64) + 3)
@@ -78,6 +80,7 @@ def torch_functions() -> dict[str, Any]:
         "softmax": lambda x: functional.softmax(x, -1),
         "linear": lambda x, w, b: functional.linear(x, w.T, b),
         "layer_norm": lambda x, g, b: functional.layer_norm(x, g.shape, g, b, eps=1e-5),
+        "attention": functional.scaled_dot_product_attention,
         "causal_attention": causal_attention,
     }
 
