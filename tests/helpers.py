@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from picogpt.errors import UserError
-from picogpt.weights import store, tf_reader
+from picogpt.weights import store
+from tests import bundle_writer
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAKESPEARE = ROOT / "models" / "shakespeare"
@@ -62,26 +62,11 @@ def write_small_files(model_dir: Path, hparams: dict[str, int] = TINY) -> None:
     (model_dir / "hparams.json").write_text(json.dumps(hparams))
 
 
-def write_stand_in(model_dir: Path, seed: int = 0, hparams: dict[str, int] = TINY, prefix: str = "model.ckpt") -> None:
-    """Files that stand for a TensorFlow checkpoint, of tensors one after another; `read_stand_in` reads them."""
-    tensors = store.random_tensors(hparams, seed)
-    (model_dir / f"{prefix}.data-00000-of-00001").write_bytes(b"".join(tensor.tobytes() for _, tensor in tensors))
-    (model_dir / f"{prefix}.index").write_text(f"the checksums of seed {seed}")
-    (model_dir / f"{prefix}.meta").write_text("a graph")
-    (model_dir / "checkpoint").write_text(f'model_checkpoint_path: "{prefix}"\n')
-
-
-def read_stand_in(where: Path, hparams: Mapping[str, int]) -> Iterator[tuple[str, np.ndarray]]:
-    with where.with_name(f"{where.name}.data-00000-of-00001").open("rb") as file:
-        for name, shape in store.param_shapes(hparams).items():
-            yield name, np.fromfile(file, np.float32, math.prod(shape)).reshape(shape)
-
-
-def without_tensorflow(monkeypatch) -> None:
-    """Let `read_stand_in` read checkpoints in this process."""
-    monkeypatch.setattr(tf_reader, "require", lambda: None)
-    monkeypatch.setattr(tf_reader, "check", lambda *_: None)
-    monkeypatch.setattr(tf_reader, "tensors", read_stand_in)
+def write_checkpoint(
+    model_dir: Path, seed: int = 0, hparams: dict[str, int] = TINY, prefix: str = "model.ckpt"
+) -> None:
+    """A TensorFlow checkpoint of random tensors."""
+    bundle_writer.save(model_dir / prefix, bundle_writer.as_published(store.random_tensors(hparams, seed)))
 
 
 COMMAND = [sys.executable, str(ROOT / "gpt2.py")]

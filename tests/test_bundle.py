@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import itertools
 import json
 import os
 import shutil
@@ -20,78 +19,24 @@ from picogpt.errors import UserError
 from picogpt.files import UnreadableError
 from picogpt.weights.bundle import FOOTER, LONGEST_NAME, MAGIC, Bundle, Entry, read_index
 from picogpt.weights.crc32c import masked
+from tests.bundle_writer import (
+    HEADER,
+    block,
+    entry,
+    finished,
+    index_of,
+    message,
+    number,
+    place,
+    record,
+    records,
+    table,
+    varint,
+)
 
 FROZEN = Path(__file__).resolve().parent / "data" / "checkpoints"  # see make_checkpoints.py
 EXPECTED = json.loads((FROZEN / "expected.json").read_text(encoding="utf-8"))
 DATA = ".data-00000-of-00001"
-
-
-# a writer, which writes wrong files too
-
-
-def varint(number: int) -> bytes:
-    data = b""
-    while number >= 0x80:
-        data, number = data + bytes([number & 0x7F | 0x80]), number >> 7
-    return data + bytes([number])
-
-
-def number(field: int, value: int) -> bytes:
-    return varint(field << 3) + varint(value)
-
-
-def message(field: int, data: bytes) -> bytes:
-    return varint(field << 3 | 2) + varint(len(data)) + data
-
-
-def shape_of(*sizes: int) -> bytes:
-    return message(2, b"".join(message(2, number(1, size)) for size in sizes))
-
-
-def entry(shape=(2,), offset=0, size=8, dtype=1, crc=0, shard=0, more=b"") -> bytes:
-    data = number(1, dtype) + shape_of(*shape) + number(3, shard) + number(4, offset) + number(5, size)
-    return data + varint(6 << 3 | 5) + crc.to_bytes(4, "little") + more
-
-
-HEADER = number(1, 1) + number(2, 0) + message(3, number(1, 1))
-
-
-def record(n_shared: int, rest: bytes, value: bytes) -> bytes:
-    return varint(n_shared) + varint(len(rest)) + varint(len(value)) + rest + value
-
-
-def records(pairs, share=True) -> bytes:
-    data, before = b"", b""
-    for key, value in pairs:
-        n_shared = len(os.path.commonprefix([before, key])) if share else 0  # noqa: RUF071 of bytes
-        data += record(n_shared, key[n_shared:], value)
-        before = key
-    return data
-
-
-def block(data: bytes, restarts: bytes = bytes(4) + b"\1\0\0\0", compression: int = 0) -> bytes:
-    data = data + restarts + bytes([compression])
-    return data + masked(data).to_bytes(4, "little")
-
-
-def place(offset: int, data: bytes) -> bytes:
-    return varint(offset) + varint(len(data) - 5)
-
-
-def table(*blocks: bytes, empty: bytes = block(b""), magic: bytes = MAGIC) -> bytes:
-    """A file of finished blocks; the keys of the index are one more than any in the block, as a reader may expect."""
-    offsets = [0, *itertools.accumulate(map(len, (*blocks, empty)))]
-    index = block(records([(bytes([255, i]), place(offsets[i], data)) for i, data in enumerate(blocks)]))
-    return finished(b"".join(blocks) + empty, place(offsets[-2], empty), index, magic)
-
-
-def finished(blocks: bytes, empty: bytes, index: bytes, magic: bytes = MAGIC) -> bytes:
-    footer = empty + place(len(blocks), index)
-    return blocks + index + footer.ljust(FOOTER - 8, b"\0") + magic
-
-
-def index_of(**entries: bytes) -> bytes:
-    return table(block(records([(b"", HEADER), *((name.encode(), value) for name, value in entries.items())])))
 
 
 @pytest.fixture

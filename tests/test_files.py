@@ -206,7 +206,7 @@ def test_a_lock_that_cannot_be_taken_is_not_waited_for(tmp_path, monkeypatch):
         (tmp_path / ("x" * 300) / "model", "File name too long"),
     ):
         message = told(files.only_one(tmp_path.__class__(directory)).__enter__)
-        assert message.startswith(f"cannot write to {directory}: {reason}: make room there")
+        assert message.startswith(f"cannot write to {directory}: {reason}: {files.ROOM}")
     fcntl = pytest.importorskip("fcntl", reason="Windows locks in another way")
     monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(37, "No locks available")))
     assert "cannot write to" in told(files.only_one(tmp_path / "other").__enter__)

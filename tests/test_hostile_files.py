@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from picogpt import utils
 from picogpt.errors import UserError
-from tests.helpers import SHAKESPEARE, TINY, make_model, without_tensorflow, write_small_files, write_stand_in
+from tests.helpers import SHAKESPEARE, TINY, make_model, write_checkpoint, write_small_files
 
 # what has broken readers of such files before
 FRAGMENTS = [
@@ -31,7 +31,7 @@ def own(tmp_path):
 
 def with_checkpoint(tmp_path):
     write_small_files(tmp_path / "checkpoint")
-    write_stand_in(tmp_path / "checkpoint")
+    write_checkpoint(tmp_path / "checkpoint")
     return tmp_path / "checkpoint"
 
 
@@ -78,7 +78,7 @@ def with_tokenizer_json(tmp_path):
 
 FILES = {
     own: ["hparams.json", "encoder.json", "vocab.bpe", "params/manifest.json", "params/weights.npy"],
-    with_checkpoint: ["checkpoint", "model.ckpt.index"],
+    with_checkpoint: ["checkpoint", "model.ckpt.index", "model.ckpt.data-00000-of-00001"],
     huggingface: [
         "config.json", "vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json",
         "model.safetensors.index.json", "model-00000-of-00002.safetensors",
@@ -102,7 +102,6 @@ def loads(directory):
 @pytest.fixture
 def made(request, tmp_path, monkeypatch):
     monkeypatch.setenv("PICOGPT_CACHE_DIR", str(tmp_path / "cache"))
-    without_tensorflow(monkeypatch)
     return lambda make: make(tmp_path)
 
 

@@ -1,20 +1,24 @@
 """Checkpoints as transformers saves them give the logits that transformers gives; what is not GPT-2 is refused."""
 
+import gc
 import json
 import os
 import re
+import shlex
 import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from picogpt import gpt2, utils
+from picogpt import files, gpt2, utils
 from picogpt.errors import UserError
 from tests import disks
 from tests.helpers import ROOT, SHAKESPEARE, TINY, make_model, run, write_small_files
 
-pytest.importorskip("safetensors", reason="safetensors is not installed: it reads the checkpoints")
+pytest.importorskip("safetensors", reason="safetensors is not installed: it writes the checkpoints")
 from safetensors.numpy import load_file, save_file
 
 from picogpt.weights import store
@@ -215,7 +219,7 @@ def test_a_damaged_file_is_told(tmp_path, damage):
     write_checkpoint(tmp_path / "gpt2")
     path = tmp_path / "gpt2" / "model.safetensors"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(UserError, match=r"gpt2: expected safetensors, found a damaged file \(.*\): fetch it again"):
+    with pytest.raises(UserError, match=r"gpt2/model\.safetensors: expected .*: it is damaged: fetch it again"):
         logits(tmp_path / "gpt2", tmp_path / "models")
 
 
@@ -228,18 +232,47 @@ def test_a_missing_file_of_several_is_named(tmp_path):
         logits(tmp_path / "gpt2", tmp_path / "models")
 
 
-def test_weights_in_pytorchs_own_form_are_explained(tmp_path):
-    write_checkpoint(tmp_path / "gpt2")
-    (tmp_path / "gpt2" / "model.safetensors").rename(tmp_path / "gpt2" / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"or model\.safetensors, found neither"):
-        logits(tmp_path / "gpt2", tmp_path / "models")
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin"])
+def test_a_pickle_is_refused_with_the_line_that_converts_it(tmp_path, name):
+    write_checkpoint(tmp_path / "a b")
+    (tmp_path / "a b" / "model.safetensors").rename(tmp_path / "a b" / name)
+    with pytest.raises(UserError, match=r"expected model.safetensors, found pytorch_model\*\.bin, a pickle") as error:
+        logits(tmp_path / "a b", tmp_path / "models")
+    assert str(error.value).endswith(f" {shlex.quote(str(tmp_path / 'a b'))}") and "\n" not in str(error.value)
 
 
-def test_without_the_library_it_says_what_to_install(tmp_path, monkeypatch):
-    write_checkpoint(tmp_path / "gpt2")
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    with pytest.raises(UserError, match=r'safetensors is needed to .*: pip install "picogpt-numpy\[huggingface\]", or'):
+def test_the_line_that_converts_a_pickle_does(transformers, tmp_path):
+    import torch
+
+    expected = save_pretrained(transformers, tmp_path / "gpt2")
+    model = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "gpt2")
+    torch.save(model.state_dict(), tmp_path / "gpt2" / "pytorch_model.bin")
+    (tmp_path / "gpt2" / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"found .* a pickle") as error:
         logits(tmp_path / "gpt2", tmp_path / "models")
+    _, program, directory = shlex.split(str(error.value).partition("convert it: python ")[2])
+    subprocess.run([sys.executable, "-c", program, directory], check=True, capture_output=True)
+    np.testing.assert_allclose(logits(tmp_path / "gpt2", tmp_path / "models"), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_no_library_is_needed(tmp_path, monkeypatch):
+    for name in ("safetensors", "ml_dtypes", "torch"):
+        monkeypatch.setitem(sys.modules, name, None)
+    test_logits_are_those_that_transformers_gave(tmp_path, "bfloat16")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the list of open files is Linux's")
+def test_no_file_stays_open(tmp_path):
+    write_checkpoint(tmp_path / "gpt2")
+    change(tmp_path / "gpt2" / "model.safetensors", **{"transformer.ln_f.bias": np.ones(3)})
+    before = len([*Path("/proc/self/fd").iterdir()])
+    gc.disable()
+    try:
+        with pytest.raises(UserError) as error:
+            logits(tmp_path / "gpt2", tmp_path / "models")
+        assert error and len([*Path("/proc/self/fd").iterdir()]) == before
+    finally:
+        gc.enable()
 
 
 # the tokenizer
@@ -336,7 +369,7 @@ def test_nothing_is_left_when_a_conversion_fails(tmp_path, cache):
 def test_a_cache_that_cannot_be_written_is_told(tmp_path, monkeypatch):
     write_checkpoint(tmp_path / "gpt2")
     monkeypatch.setenv("PICOGPT_CACHE_DIR", "/proc")
-    with pytest.raises(UserError, match=r"cannot write to /proc/converted/gpt2-\w{12}: .*: make room there or choose"):
+    with pytest.raises(UserError, match=r"cannot write to /proc/converted/gpt2-\w{12}: .*: " + re.escape(files.ROOM)):
         logits(tmp_path / "gpt2", tmp_path / "models")
 
 

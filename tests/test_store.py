@@ -16,7 +16,7 @@ import pytest
 from picogpt import files, gpt2, utils
 from picogpt.errors import UserError
 from picogpt.weights import store
-from tests.helpers import ROOT, SHAKESPEARE, TINY, make_model, run, without_tensorflow, write_stand_in
+from tests.helpers import ROOT, SHAKESPEARE, TINY, make_model, run, write_checkpoint
 
 NAME = "h0/mlp/c_fc/w"
 SPANS = store.spans(TINY)
@@ -133,9 +133,8 @@ def test_damaged_weights_are_named_and_told_what_to_do(params, damage):
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_weights_are_made_again_from_the_checkpoint_and_it_is_told(params, damage, monkeypatch, capsys):
-    without_tensorflow(monkeypatch)
-    write_stand_in(params.parent, seed=1)
+def test_damaged_weights_are_made_again_from_the_checkpoint_and_it_is_told(params, damage, capsys):
+    write_checkpoint(params.parent, seed=1)
     DAMAGES[damage][0](params)
     expected = dict(store.random_tensors(TINY, seed=1))[NAME]
     np.testing.assert_array_equal(load(params)["blocks"][0]["mlp"]["c_fc"]["w"], expected)
@@ -146,9 +145,8 @@ def test_damaged_weights_are_made_again_from_the_checkpoint_and_it_is_told(param
     assert not list(params.parent.glob(".params*"))
 
 
-def test_a_file_in_the_place_of_the_directory_is_replaced(params, monkeypatch):
-    without_tensorflow(monkeypatch)
-    write_stand_in(params.parent)
+def test_a_file_in_the_place_of_the_directory_is_replaced(params):
+    write_checkpoint(params.parent)
     for make in (lambda: params.write_text("x"), lambda: params.symlink_to("/nowhere"), os.mkfifo):
         shutil.rmtree(params)
         make() if make is not os.mkfifo else os.mkfifo(params)
@@ -174,7 +172,7 @@ def test_hyperparameters_of_another_shape_with_as_many_numbers_are_told(params):
 
 
 def test_a_file_that_cannot_be_read_now_is_told_and_nothing_is_made_again(params, monkeypatch, capsys):
-    write_stand_in(params.parent)
+    write_checkpoint(params.parent)
     before = {path.name: path.stat().st_ino for path in params.iterdir()}
     really_open = os.open
     for name in ("weights.npy", "manifest.json"):
@@ -327,7 +325,7 @@ def test_a_manifest_without_a_digest_is_told(params, digest):
 def test_verify_needs_a_name():
     for module in ("picogpt.verify", "picogpt.utils"):
         done = subprocess.run([sys.executable, "-m", module], capture_output=True, text=True, cwd=ROOT)
-        assert done.stderr == "python -m picogpt.verify: error: expected model_size, found nothing; --help tells more\n"
+        assert done.stderr == "python -m picogpt.verify: error: expected model_size, found nothing; see --help\n"
         assert done.returncode == 2
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from picogpt import files, utils
 from picogpt.errors import UserError
-from picogpt.weights import download, find, openai, store, tf_reader
-from tests import disks
+from picogpt.weights import find, openai, store
+from tests import bundle_writer, disks
 from tests.helpers import (
     ROOT,
     SHAKESPEARE,
@@ -23,9 +23,8 @@ from tests.helpers import (
     make_model,
     run,
     vocabulary_dir,
-    without_tensorflow,
+    write_checkpoint,
     write_small_files,
-    write_stand_in,
 )
 
 
@@ -180,48 +179,13 @@ def test_an_id_equal_to_the_size_of_the_vocabulary_is_refused(tmp_path, n_vocab)
             utils.load_encoder_and_hparams("own", tmp_path)
 
 
-# conversion, of what TensorFlow wrote and of files that stand for it
+# conversion
 
 
 @pytest.fixture
-def tf():
-    return pytest.importorskip("tensorflow", reason="tensorflow is not installed: it writes the checkpoints")
-
-
-def as_published(hparams=TINY, seed=0):
-    """Tensors by their names and in their shapes in OpenAI's checkpoints."""
-    tensors = dict(store.random_tensors(hparams, seed))
-    return {f"model/{name}": tensor[None] if name.endswith("/w") else tensor for name, tensor in tensors.items()}
-
-
-def write_checkpoint(tf, model_dir, variables, prefix="model.ckpt"):
-    tf.raw_ops.SaveV2(
-        prefix=str(model_dir / prefix),
-        tensor_names=list(variables),
-        shape_and_slices=[""] * len(variables),
-        tensors=list(variables.values()),
-    )
-    (model_dir / "checkpoint").write_text(
-        f'model_checkpoint_path: "{prefix}"\nall_model_checkpoint_paths: "{prefix}"\n'
-    )
-
-
-@pytest.fixture(params=["stand-in", "tensorflow"])
-def write(request, monkeypatch):
-    """A function that writes a checkpoint of TINY's shape."""
-    if request.param == "stand-in":
-        without_tensorflow(monkeypatch)
-        return write_stand_in
-    tf = request.getfixturevalue("tf")
-    return lambda model_dir, seed=0, prefix="model.ckpt": write_checkpoint(
-        tf, model_dir, as_published(seed=seed), prefix
-    )
-
-
-@pytest.fixture
-def model_dir(write, tmp_path):
+def model_dir(tmp_path):
     write_small_files(tmp_path / "own")
-    write(tmp_path / "own")
+    write_checkpoint(tmp_path / "own")
     return tmp_path / "own"
 
 
@@ -286,15 +250,15 @@ def test_only_the_files_of_the_checkpoint_are_deleted_whatever_it_is_called(tmp_
 @pytest.mark.parametrize("name", ["..", ".", "/", "x/.."])
 def test_a_name_that_is_no_files_stands_for_the_usual_one(tmp_path, name):
     model_dir = make_model(tmp_path)
-    write_stand_in(model_dir)
+    write_checkpoint(model_dir)
     expected = find.find("tiny", tmp_path).source.fingerprint()
     (model_dir / "checkpoint").write_text(f'model_checkpoint_path: "{name}"\n')
     assert expected is not None and find.find("tiny", tmp_path).source.fingerprint() == expected
 
 
-def test_another_checkpoint_in_its_place_is_converted_again(model_dir, write, capsys):
+def test_another_checkpoint_in_its_place_is_converted_again(model_dir, capsys):
     load(model_dir)
-    write(model_dir, seed=1, prefix="model-2000")
+    write_checkpoint(model_dir, seed=1, prefix="model-2000")
     expected = dict(store.random_tensors(TINY, seed=1))["wte"]
     np.testing.assert_array_equal(load(model_dir)["wte"], expected)
     assert "made from another checkpoint than the one that is there now: converting the checkpoint again" in (
@@ -315,15 +279,15 @@ def test_weights_in_the_format_of_earlier_versions_are_converted_again_or_explai
     )
 
 
-def test_a_conversion_that_fails_keeps_the_weights_that_were_there(model_dir, write, monkeypatch):
+def test_a_conversion_that_fails_keeps_the_weights_that_were_there(model_dir, monkeypatch):
     def tensors(*_):
         yield next(store.random_tensors(TINY, seed=0))
         raise UserError("out of luck")
 
     load(model_dir)
     before = (model_dir / "params" / store.DATA).read_bytes()
-    write(model_dir, seed=1)
-    monkeypatch.setattr(tf_reader, "tensors", tensors)
+    write_checkpoint(model_dir, seed=1)
+    monkeypatch.setattr(openai.Checkpoint, "tensors", tensors)
     assert refused(model_dir) == "out of luck"
     assert (model_dir / "params" / store.DATA).read_bytes() == before
     assert not list(model_dir.glob(".params*"))
@@ -339,26 +303,19 @@ def test_what_killed_conversions_left_is_removed_by_the_next(model_dir):
 
 def test_too_little_space_for_the_converted_weights_is_told(model_dir, monkeypatch):
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
-    message = r"own: expected 159 kB of free disk \(for the converted weights\), found 10 bytes: make room there or"
-    with pytest.raises(UserError, match=message):
+    message = r"own: expected 159 kB of free disk \(for the converted weights\), found 10 bytes: "
+    with pytest.raises(UserError, match=message + re.escape(files.ROOM)):
         load(model_dir)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", ["wte", "h1/mlp/c_proj/b"])
-def test_weights_that_are_no_numbers_are_told_at_conversion(tmp_path, monkeypatch, name, value):
-    def tensors(*_):
-        for each, tensor in store.random_tensors(TINY, seed=0):
-            if each == name:
-                tensor.flat[-1] = value
-            yield each, tensor
-
-    without_tensorflow(monkeypatch)
-    monkeypatch.setattr(tf_reader, "tensors", tensors)
-    write_small_files(tmp_path / "own")
-    write_stand_in(tmp_path / "own")
-    assert f"own: expected numbers in the tensor {name}, found NaN or infinity" in refused(tmp_path / "own")
-    assert not (tmp_path / "own" / "params").exists()
+def test_weights_that_are_no_numbers_are_told_at_conversion(model_dir, name, value):
+    tensors = as_published()
+    tensors[f"model/{name}"].flat[-1] = value
+    bundle_writer.save(model_dir / "model.ckpt", tensors.items())
+    assert f"own: expected numbers in the tensor {name}, found NaN or infinity" in refused(model_dir)
+    assert not (model_dir / "params").exists()
 
 
 def test_files_that_cannot_be_written_are_no_reason_to_convert_again(model_dir, capsys, monkeypatch):
@@ -371,104 +328,96 @@ def test_files_that_cannot_be_written_are_no_reason_to_convert_again(model_dir, 
     assert capsys.readouterr().err == ""
 
 
-def test_a_text_is_generated_from_a_checkpoint_of_tensorflow(tf, tmp_path):
+def test_a_text_is_generated_from_a_checkpoint_that_tensorflow_wrote(tmp_path):
+    tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed: it writes the checkpoint")
     write_small_files(tmp_path / "own")
-    write_checkpoint(tf, tmp_path / "own", as_published())
+    variables = as_published() | {"global_step": np.int64(7)}
+    tf.raw_ops.SaveV2(
+        prefix=str(tmp_path / "own" / "model.ckpt"),
+        tensor_names=list(variables),
+        shape_and_slices=[""] * len(variables),
+        tensors=list(variables.values()),
+    )
     arguments = ("ROMEO:", "--n_tokens_to_generate", "9", "--model_size", "own", "--models_dir", str(tmp_path))
     first, second = run(*arguments), run(*arguments)
     assert first.returncode == 0 and first.stdout == second.stdout
     assert b"converted 28 tensors" in first.stderr and second.stderr == b""
+    np.testing.assert_equal(load(tmp_path / "own"), store.nested(dict(store.random_tensors(TINY, seed=0))))
 
 
-# what TensorFlow finds
+# checkpoints of something else, and damaged ones
 
 
-def check_refused(tf, model_dir, message, variables):
-    write_checkpoint(tf, model_dir, variables)
+def as_published():
+    return dict(bundle_writer.as_published(store.random_tensors(TINY, seed=0)))
+
+
+def check_refused(model_dir, message, variables):
+    bundle_writer.save(model_dir / "model.ckpt", variables.items())
     with pytest.raises(UserError, match=message):
         load(model_dir)
     assert not [path for path in model_dir.iterdir() if path.is_dir()]
 
 
-@pytest.fixture
-def tf_dir(tf, tmp_path):
-    write_small_files(tmp_path / "own")
-    write_checkpoint(tf, tmp_path / "own", as_published())
-    return tmp_path / "own"
+def test_variables_that_are_not_the_models_do_not_matter(model_dir):
+    variables = as_published() | {"global_step": np.array(7), "beta": np.ones(3, np.float32), "model": np.ones(2)}
+    bundle_writer.save(model_dir / "model.ckpt", variables.items())
+    load(model_dir)
 
 
-def test_variables_that_are_not_the_models_do_not_matter(tf, tf_dir):
-    write_checkpoint(tf, tf_dir, as_published() | {"global_step": np.int64(7)})
-    load(tf_dir)
-
-
-def test_missing_and_extra_tensors_are_named(tf, tf_dir):
+def test_missing_and_extra_tensors_are_named(model_dir):
     variables = as_published()
-    extra = variables | {"model/h0/attn/c_attn/x": 1.0}
-    check_refused(tf, tf_dir, r"own/model\.ckpt: found the tensor h0/attn/c_attn/x", extra)
-    check_refused(tf, tf_dir, r"found the tensor \\x1b\[31mred, which", variables | {"model/\x1b[31mred": 1.0})
+    extra = variables | {"model/h0/attn/c_attn/x": np.ones(1)}
+    check_refused(model_dir, r"own/model\.ckpt: found the tensor h0/attn/c_attn/x", extra)
+    check_refused(model_dir, r"found the tensor \\x1b\[31mred, which", variables | {"model/\x1b[31mred": np.ones(1)})
     del variables["model/h1/mlp/c_fc/b"], variables["model/wpe"]
-    check_refused(tf, tf_dir, r"expected the tensor h1/mlp/c_fc/b, which is missing \(and 1 more\)", variables)
+    check_refused(model_dir, r"expected the tensor h1/mlp/c_fc/b, which is missing \(and 1 more\)", variables)
 
 
 @pytest.mark.parametrize(
     ("name", "shape"), [("wte", (1023, 24)), ("h0/ln_1/g", (1, 24)), ("h1/attn/c_proj/w", (24, 24, 1))]
 )
-def test_a_tensor_of_a_wrong_shape_is_named_with_both_shapes(tf, tf_dir, name, shape):
+def test_a_tensor_of_a_wrong_shape_is_named_with_both_shapes(model_dir, name, shape):
     variables = as_published() | {f"model/{name}": np.zeros(shape, np.float32)}
     expected = list(store.param_shapes(TINY)[name])
-    check_refused(tf, tf_dir, re.escape(f"expected {name} of shape {expected}, found {list(shape)}"), variables)
+    check_refused(model_dir, re.escape(f"expected {name} of shape {expected}, found {list(shape)}"), variables)
 
 
-def test_a_tensor_of_another_type_is_named(tf, tf_dir):
+def test_a_tensor_of_another_type_is_named(model_dir):
     variables = as_published() | {"model/ln_f/b": np.zeros(24, np.int64)}
-    check_refused(tf, tf_dir, "expected ln_f/b in float32, found int64", variables)
+    check_refused(model_dir, "expected ln_f/b in float32, found int64", variables)
 
 
-def test_damaged_data_is_told_and_leaves_nothing(tf_dir):
-    data, index = tf_dir / openai.DATA, tf_dir / "model.ckpt.index"
+def test_damaged_data_is_told_and_leaves_nothing(model_dir):
+    data, index = model_dir / openai.DATA, model_dir / "model.ckpt.index"
     whole = {data: data.read_bytes(), index: index.read_bytes()}
     flipped = bytearray(whole[data])
     flipped[70_000] ^= 1
     for path, damaged in ((data, bytes(flipped)), (data, whole[data][:-1]), (index, whole[index][:-1]), (index, b"")):
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"expected a checkpoint, found a damaged one \(.*\): delete .* and fetch"):
-            load(tf_dir)
-        assert not [path for path in tf_dir.iterdir() if path.is_dir()]
+        message = refused(model_dir)
+        assert message.startswith(f"{path}: expected ") and message.endswith(": it is damaged: fetch it again")
+        assert not [path for path in model_dir.iterdir() if path.is_dir()]
         path.write_bytes(whole[path])
     data.unlink()
-    with pytest.raises(UserError, match="damaged"):
-        load(tf_dir)
+    assert refused(model_dir) == f"{data}: expected a file, found none: it is damaged: fetch it again"
 
 
-@pytest.mark.parametrize("name", [openai.DATA, "model.ckpt.index", "model.ckpt.meta"])
-def test_a_pipe_among_the_files_of_a_checkpoint_is_told_and_not_waited_for(tmp_path, name):
-    write_small_files(tmp_path / "own")
-    write_stand_in(tmp_path / "own")
-    (tmp_path / "own" / name).unlink()
-    os.mkfifo(tmp_path / "own" / name)
-    assert f"{name}: expected a file, found a directory, a pipe or a device" in refused(tmp_path / "own")
+@pytest.mark.parametrize("name", [openai.DATA, "model.ckpt.index"])
+def test_a_pipe_among_the_files_of_a_checkpoint_is_told_and_not_waited_for(model_dir, name):
+    (model_dir / name).unlink()
+    os.mkfifo(model_dir / name)
+    assert f"{name}: expected a file, found a directory, a pipe or a device" in refused(model_dir)
 
 
-def test_without_tensorflow_it_says_what_to_install(tmp_path, monkeypatch):
-    write_small_files(tmp_path / "own")
-    (tmp_path / "own" / "model.ckpt.index").touch()
-    monkeypatch.setitem(sys.modules, "tensorflow", None)
-    with pytest.raises(UserError, match=r"tensorflow is needed once, .*: pip install tensorflow, or .* shakespeare"):
-        load(tmp_path / "own")
-
-
-def test_without_tensorflow_no_checkpoint_is_fetched(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow", None)
-    monkeypatch.setattr(download, "fetch_all", lambda *_: pytest.fail("fetched what cannot be used"))
-    with pytest.raises(UserError, match="tensorflow is needed once"):
-        utils.load_params("124M", tmp_path, openai.HPARAMS["124M"])
-    assert not [*tmp_path.iterdir()]
+def test_the_graph_is_not_needed(model_dir):
+    (model_dir / "model.ckpt.meta").unlink()
+    load(model_dir)
 
 
 def test_a_directory_without_any_weights_is_told(tmp_path):
     write_small_files(tmp_path / "own")
-    with pytest.raises(UserError, match=r"own: expected model\.ckpt\.data.* or model\.safetensors, found neither"):
+    with pytest.raises(UserError, match=r"own: expected model\.ckpt\.index or model\.safetensors, found neither"):
         load(tmp_path / "own")
 
 
@@ -478,8 +427,7 @@ def test_a_directory_without_any_weights_is_told(tmp_path):
 @pytest.fixture
 def by_hand(tmp_path, monkeypatch):
     """124M's files with their right sizes, as far as can be had: of the right content are only the vocabulary's."""
-    monkeypatch.setattr(tf_reader, "require", lambda: None)
-    monkeypatch.setattr(tf_reader, "check", lambda *_: pytest.fail("converted what it should have refused"))
+    monkeypatch.setattr(openai, "Bundle", lambda *_: pytest.fail("converted what it should have refused"))
     model_dir = tmp_path / "124M"
     model_dir.mkdir()
     for name, known in openai.KNOWN["124M"].items():

@@ -10,7 +10,7 @@ import numpy as np
 from picogpt import files
 from picogpt.arrays import Array, Params
 from picogpt.errors import UserError
-from picogpt.weights import openai, store
+from picogpt.weights import store
 from picogpt.weights.find import Place
 from picogpt.weights.shapes import n_bytes, param_shapes
 from picogpt.weights.source import Source
@@ -44,7 +44,7 @@ def _check_can_convert(place: Place, problem: UserError) -> None:
     elif there:
         raise UserError(f"{problem}: put the checkpoint that it was made from into {place.directory} and run again")
     elif not (has_checkpoint or place.source.can_fetch):
-        raise UserError(f"{place.directory}: expected {openai.DATA} or model.safetensors, found neither: put one there")
+        raise UserError(place.source.nothing_found())
 
 
 def _convert(place: Place, hparams: Mapping[str, int]) -> None:

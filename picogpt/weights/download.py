@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 from picogpt import files
 from picogpt.errors import UserError
 from picogpt.weights import transport
-from picogpt.weights.openai import Known
+from picogpt.weights.bundle import read_index
 from picogpt.weights.partial import Part, Promise
+from picogpt.weights.source import Known
 from picogpt.weights.transport import Answer, NetworkError, Patience, Session
 
 RETRIES = 5  # without a new byte in between
@@ -33,7 +34,6 @@ WEIGHTS_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models"
 # bytes that a file of unknown size may have; OpenAI's are 91, 77, 16 kB and 1.8 MB at most
 LIMITS = {"hparams.json": 1 << 12, "checkpoint": 1 << 12, "model.ckpt.index": 1 << 20}
 LIMIT = 1 << 24  # of any other file
-INDEX_MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")  # ends a table of LevelDB's format, which the index is
 
 Look = Callable[[Path], object]  # raises UserError where a file cannot be what its name says
 
@@ -221,7 +221,7 @@ LOOKS: dict[str, Look] = {
     "encoder.json": lambda path: files.read_object(path, LIMIT),
     "vocab.bpe": _look_for("#version first", lambda data: data.startswith(b"#version")),
     "checkpoint": _look_for("model.ckpt", lambda data: data.startswith(b'model_checkpoint_path: "model.ckpt"\n')),
-    "model.ckpt.index": _look_for("an index of tensors", lambda data: data.endswith(INDEX_MAGIC)),
+    "model.ckpt.index": read_index,
     "model.ckpt.meta": _look_for("a graph", lambda data: data.startswith(b"\n")),  # field 1 of a protocol buffer
 }
 

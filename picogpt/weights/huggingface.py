@@ -6,10 +6,10 @@ The tensors are those of OpenAI's checkpoints under other names; they become flo
 
 from __future__ import annotations
 
-import importlib
 import re
+import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from picogpt.errors import UserError
 from picogpt.weights import openai
 from picogpt.weights.shapes import check_names, checked_hparams, param_shapes
 from picogpt.weights.source import Source
+from picogpt.weights.tensorfile import READ, TensorFile
 from picogpt.weights.tokenizer_json import read_encoder
 
 WEIGHTS = "model.safetensors"
@@ -47,7 +48,11 @@ HPARAMS = {
 LEAVES = {"w": "weight", "g": "weight", "b": "bias"}
 HEAD = "lm_head.weight"
 MASK = r"h\.\d+\.attn\.(bias|masked_bias)"  # constants, no weights
-DTYPES = ("F32", "F16", "BF16")
+PICKLE = "pytorch_model*.bin"  # what transformers saved before; one part or several
+CONVERT = (
+    'python -c "import sys; from transformers import GPT2LMHeadModel as Model; '
+    'Model.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])"'
+)
 
 
 class Checkpoint(Source):
@@ -87,21 +92,24 @@ class Checkpoint(Source):
                 raise UserError(f"{self.directory}: expected the file {name}, which {INDEX} names and which is missing")
         return [self.directory / name for name in names]
 
+    def nothing_found(self) -> str:
+        if not any(self.directory.glob(PICKLE)):
+            return super().nothing_found()
+        return (
+            f"{self.directory}: expected {WEIGHTS}, found {PICKLE}, a pickle, and reading one may run any program: "
+            f"if you trust it, convert it: {CONVERT} {shlex.quote(str(self.directory))}"
+        )
+
     def prepare(self, hparams: Mapping[str, int]) -> None:
-        self._open(param_shapes(hparams))
+        with _Tensors(self.directory, self._weight_files()) as found:
+            found.check(param_shapes(hparams))
 
     def tensors(self, hparams: Mapping[str, int]) -> Iterator[tuple[str, Array]]:
         shapes = param_shapes(hparams)
-        found = self._open(shapes)
-        with _damage_told(self.directory):
+        with _Tensors(self.directory, self._weight_files()) as found:
+            found.check(shapes)
             for name in shapes:
                 yield name, found.read(key_of(name))
-
-    def _open(self, shapes: Mapping[str, tuple[int, ...]]) -> _Tensors:
-        with _damage_told(self.directory):
-            found = _Tensors(self._weight_files())
-            found.check({key_of(name): shape for name, shape in shapes.items()})
-        return found
 
 
 def _refused(path: Path, key: str, expected: str, found: Any) -> UserError:
@@ -119,71 +127,59 @@ def _file_names(weight_map: Any, path: Path) -> list[str]:
     return sorted(set(names))
 
 
-@contextmanager
-def _damage_told(model_dir: Path) -> Iterator[None]:
-    """Names the directory in every error; what the library says of a damaged file becomes one."""
-    try:
-        yield
-    except files.UnreadableError:
-        raise
-    except UserError as error:
-        raise UserError(f"{model_dir}: {error}") from None
-    except (_import("safetensors").SafetensorError, OSError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise UserError(f"{model_dir}: expected safetensors, found a damaged file ({reason}): fetch it again") from None
-
-
 class _Tensors:
     """The tensors in one or several safetensors files, by their keys without a leading "transformer."."""
 
-    def __init__(self, paths: list[Path]):
-        safetensors = _import("safetensors")
-        self.places: dict[str, tuple[Any, str]] = {}
-        for path in paths:
-            file = safetensors.safe_open(path, framework="numpy")
-            for key in file.keys():  # noqa: SIM118 it is no dict
-                name = key.removeprefix("transformer.")
-                if name in self.places:
-                    raise UserError(f"expected each tensor once, found {name[:80]} twice: fetch the files again")
-                self.places[name] = file, key
+    def __init__(self, directory: Path, paths: list[Path]):
+        self.directory = directory
+        self.places: dict[str, tuple[TensorFile, str]] = {}
+        with ExitStack() as opened:
+            for path in paths:
+                self._add(opened.enter_context(TensorFile(path)))
+            self._opened = opened.pop_all()
+
+    def _add(self, file: TensorFile) -> None:
+        for key in file.entries:
+            name = key.removeprefix("transformer.")
+            if name in self.places:
+                expected = f"expected each tensor once, found {name[:80]} twice"
+                raise UserError(f"{self.directory}: {expected}: fetch the files again")
+            self.places[name] = file, key
 
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Raises UserError where names, shapes or dtypes are not those of a model, or its head is its own."""
         weights = {key for key in self.places if not re.fullmatch(MASK, key)}
-        check_names(shapes, weights - {HEAD}, WEIGHTS)
-        for key, shape in {**shapes, **({HEAD: shapes["wte.weight"]} if HEAD in weights else {})}.items():
+        expected = {key_of(name): shape for name, shape in shapes.items()}
+        check_names(expected, weights - {HEAD}, self.directory)
+        if HEAD in weights:
+            expected[HEAD] = shapes["wte"]
+        for key, shape in expected.items():
             self._check_tensor(key, shape)
         if HEAD in weights and not np.array_equal(self.read(HEAD), self.read("wte.weight")):
-            raise UserError(f"{HEAD} differs from wte.weight: a model with a head of its own is not supported")
+            raise UserError(
+                f"{self.directory}: {HEAD} differs from wte.weight: a model with a head of its own is not supported"
+            )
 
     def _check_tensor(self, key: str, shape: tuple[int, ...]) -> None:
         file, full_key = self.places[key]
-        described = file.get_slice(full_key)
-        found, dtype = tuple(described.get_shape()), described.get_dtype()
-        if found != shape or dtype not in DTYPES:
-            raise UserError(
-                f"expected {full_key} of shape {list(shape)} in {', '.join(DTYPES)}, found {list(found)} in {dtype}"
-            )
-        if dtype == "BF16":
-            _import("ml_dtypes")  # makes bfloat16 known to NumPy
+        entry = file.entries[full_key]
+        if entry.shape != shape or entry.dtype not in READ:
+            expected = f"expected {full_key} of shape {list(shape)} in {', '.join(READ)}"
+            raise UserError(f"{self.directory}: {expected}, found {files.quoted(list(entry.shape))} in {entry.dtype}")
 
     def read(self, key: str) -> Array:
         """A tensor as float32."""
         file, full_key = self.places[key]
-        return np.asarray(file.get_tensor(full_key)).astype(np.float32, copy=False)
+        return file.read(full_key)
+
+    def __enter__(self) -> _Tensors:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
 
 
 def key_of(name: str) -> str:
     """h0/attn/c_attn/w as h.0.attn.c_attn.weight, without the "transformer." that some checkpoints put before it."""
     path, _, leaf = re.sub(r"^h(\d+)", r"h.\1", name).replace("/", ".").rpartition(".")
     return f"{path}.{LEAVES[leaf]}" if leaf in LEAVES else f"{leaf}.weight"
-
-
-def _import(library: str) -> Any:
-    try:
-        return importlib.import_module(library)
-    except ImportError as error:
-        raise UserError(
-            f"{library} is needed to read Hugging Face's checkpoints and cannot be imported ({error}): "
-            'pip install "picogpt-numpy[huggingface]", or pip install safetensors ml_dtypes'
-        ) from None

@@ -10,18 +10,18 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from picogpt import files
 from picogpt.arrays import Array
 from picogpt.encoder import Encoder, get_encoder
 from picogpt.errors import UserError
-from picogpt.weights import tf_reader
-from picogpt.weights.shapes import checked_hparams, n_bytes
-from picogpt.weights.source import Source
+from picogpt.weights.bundle import FLOAT32, Bundle
+from picogpt.weights.shapes import check_names, checked_hparams, n_bytes, param_shapes
+from picogpt.weights.source import Known, Source
 
 DATA = "model.ckpt.data-00000-of-00001"
 TOKENIZER_FILES = ("hparams.json", "encoder.json", "vocab.bpe")
+SCOPE = "model/"  # begins the name of each tensor
 CHECKPOINT_FILES = ("checkpoint", "model.ckpt.index", "model.ckpt.meta", DATA)
 
 HPARAMS = {
@@ -30,13 +30,6 @@ HPARAMS = {
         ("124M", 768, 12, 12), ("355M", 1024, 16, 24), ("774M", 1280, 20, 36), ("1558M", 1600, 25, 48)
     )
 }  # fmt: skip
-
-
-class Known(NamedTuple):
-    """What is known of a file beforehand; None where it is not."""
-
-    size: int | None = None
-    sha256: str | None = None
 
 
 TOKENIZER = {
@@ -124,17 +117,36 @@ class Checkpoint(Source):
         return f"{index.name} {hashlib.sha256(files.read_bytes(index, files.TABLE)).hexdigest()}"
 
     def prepare(self, hparams: Mapping[str, int]) -> None:
-        for path in filter(files.is_there, self._checkpoint_files()):
-            files.open_file(path).close()  # a pipe among them would let tensorflow wait for ever
-        tf_reader.check(self.prefix(), hparams)
+        with Bundle(self.prefix()) as bundle:
+            _check(bundle, param_shapes(hparams), self.prefix())
 
     def tensors(self, hparams: Mapping[str, int]) -> Iterator[tuple[str, Array]]:
-        return tf_reader.tensors(self.prefix(), hparams)
+        shapes = param_shapes(hparams)
+        with Bundle(self.prefix()) as bundle:
+            _check(bundle, shapes, self.prefix())
+            for name, shape in shapes.items():
+                yield name, bundle.read(SCOPE + name).reshape(shape)
 
     def delete_checkpoint(self) -> None:
         with files.explained(self.directory):
             for path in (*self._checkpoint_files(), self.directory / "checkpoint"):
                 path.unlink(missing_ok=True)
+
+
+def _check(bundle: Bundle, shapes: Mapping[str, tuple[int, ...]], where: Path) -> None:
+    """Raises UserError where names, shapes or types are not those of a model."""
+    found = {name.removeprefix(SCOPE): entry for name, entry in bundle.entries.items() if name.startswith(SCOPE)}
+    check_names(shapes, found, where)
+    for name, shape in shapes.items():
+        entry = found[name]
+        # matrices are stored as [1, n_in, n_out], the kernels of a convolution of width 1
+        if entry.shape != shape and not (name.endswith("/w") and entry.shape == (1, *shape)):
+            expected = f"{name} of shape {list(shape)}"
+            raise UserError(
+                f"{where}: expected {expected}, found {files.quoted(list(entry.shape))}: hparams.json differs"
+            )
+        if entry.dtype != FLOAT32:
+            raise UserError(f"{where}: expected {name} in {FLOAT32}, found {entry.dtype}: save it in {FLOAT32}")
 
 
 class Published(Checkpoint):
@@ -158,7 +170,6 @@ class Published(Checkpoint):
 
     def prepare(self, hparams: Mapping[str, int]) -> None:
         self._check_hparams(self.directory / "hparams.json", hparams)
-        tf_reader.require()
         self._check_space(n_bytes(hparams))
         self._fetch(missing(self.directory, CHECKPOINT_FILES))
         check_files(self.model_size, self.directory, TOKENIZER_FILES + CHECKPOINT_FILES, deep=True)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from picogpt import files
 from picogpt.errors import UserError
-from picogpt.weights.openai import Known
+from picogpt.weights.source import Known
 from picogpt.weights.transport import MD5, VALIDATOR, matching
 
 

@@ -8,9 +8,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from picogpt.arrays import Array
 from picogpt.encoder import Encoder
+
+
+class Known(NamedTuple):
+    """What is known of a file beforehand; None where it is not."""
+
+    size: int | None = None
+    sha256: str | None = None
 
 
 class Source(ABC):
@@ -39,12 +47,13 @@ class Source(ABC):
     def fingerprint(self) -> str | None:
         """What tells these weights from others, found without reading them; None where there are none."""
 
+    def nothing_found(self) -> str:
+        """What to say where there are no weights."""
+        return f"{self.directory}: expected model.ckpt.index or model.safetensors, found neither: put one there"
+
     @abstractmethod
     def prepare(self, hparams: Mapping[str, int]) -> None:
-        """Everything that `tensors` needs: libraries are looked for, then files fetched and checked.
-
-        Nothing is fetched where it could not be used. Only for whoever holds the lock of the directory.
-        """
+        """Fetch and check all that `tensors` needs. Only for whoever holds the lock of the directory."""
 
     @abstractmethod
     def tensors(self, hparams: Mapping[str, int]) -> Iterator[tuple[str, Array]]:
