@@ -5,7 +5,7 @@ __all__ = [*MODEL, "main"]
 
 
 def __getattr__(name: str) -> object:
-    """Import a name when it is asked for: nothing before the command line is ready for Ctrl-C."""
+    """Import a name when it is first used, so that the command line handles Ctrl-C before it imports anything."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -14,7 +14,7 @@ The model itself is in picogpt.gpt2, and on one page in picogpt.reference.
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # typing has it too, but takes a while to import
+TYPE_CHECKING = False  # not from typing, which takes a while to import
 if TYPE_CHECKING:
     from typing import Any
 

@@ -1,6 +1,6 @@
-"""The command line: `python -m picogpt`, `picogpt` and `python gpt2.py` all come here, other commands too."""
+"""The entry point of every command: `picogpt`, `python -m picogpt`, `python gpt2.py`, `python -m picogpt.batch`, ..."""
 
-import _signal as signal  # type: ignore[import-not-found]  # there at once; the module signal takes a while
+import _signal as signal  # type: ignore[import-not-found]  # built in; signal takes a while to import
 import sys
 
 
@@ -9,9 +9,11 @@ def main(command: str = "generate") -> None:
     if sys.version_info < (3, 10):  # noqa: UP036
         print(f"picogpt needs Python 3.10 or later, found {sys.version.split()[0]}, {sys.executable}", file=sys.stderr)
         sys.exit(2)
-    # Ctrl-C ends the process at once, without a traceback out of imports; cli.run changes that while there is work
+    # Ctrl-C ends the process without a traceback from an import; cli.run changes this while the command works
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    gc.set_threshold(1 << 16)  # imports make objects by the thousand; looking for garbage among them takes 10 ms
+
     from importlib import import_module
 
     from picogpt.commands import cli

@@ -1,4 +1,4 @@
-"""The names of the types that signatures use."""
+"""Type aliases for signatures."""
 
 from typing import Any, TypeAlias
 

@@ -4,10 +4,10 @@ r"""Byte-level byte pair encoding (BPE): text to token ids and back, with the id
                  --merge-->  "it" "'s" "Ġ" "Ġhot"  --look up-->  [270, 338, 220, 3024]
 
 A word is split off by one regular expression and becomes UTF-8 bytes. Each byte is written as one printable character,
-a *symbol*. Then neighbouring symbols are merged, again and again, always the pair that comes first in the list of
-merges, until no pair of the list is left. What remains are tokens, and the vocabulary gives each its id.
+a *symbol*. Then neighbouring symbols are merged, always the pair that comes first in the list of merges, until no
+neighbours are in the list. The results are tokens, and the vocabulary gives each its id.
 
-Any text can be encoded, since any text is bytes, and each byte is a token of its own.
+Any text can be encoded, because any text is bytes and each byte is also a token.
 
 Paper: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.2.
 On a first reading, skip `merge_quickly`: it returns what `merge_plainly` returns.
@@ -39,13 +39,13 @@ PATTERN = "|".join(
         r" ?[\p{L}]+",  # letters, with the space before them
         r" ?[\p{N}]+",  # digits, with the space before them
         r" ?[^\s\p{L}\p{N}]+",  # anything else that is not white space, with the space before it
-        r"\s+(?!\S)",  # white space; before a word all but its last character, which may be the word's own space
-        r"\s+",  # that last character, if it is not
+        r"\s+(?!\S)",  # white space; before a word, all but its last character, which may belong to the word
+        r"\s+",  # that last character, if it does not belong to the word
     ]
 )
 ASCII_PATTERN = PATTERN.replace(r"\p{L}", "A-Za-z").replace(r"\p{N}", "0-9")
 
-LONG_WORD = 32  # characters; shorter words are merged plainly, and remembered
+LONG_WORD = 32  # characters; words up to this length are merged by merge_plainly and cached
 CACHED_WORDS = 1 << 16  # about 20 MB of English
 ID_LIMIT = 1 << 31
 
@@ -53,7 +53,7 @@ Pair = tuple[str, str]
 
 
 def split_into_words(text: str) -> list[str]:
-    """The words of a text, as PATTERN splits them; joined, they are the text.
+    """The words of a text, as PATTERN splits it. Joined, they are the text.
 
     >>> split_into_words("Hello world, it's  me\\n")
     ['Hello', ' world', ',', ' it', "'s", ' ', ' me', '\\n']
@@ -87,8 +87,8 @@ SYMBOLS = re.escape("".join(SYMBOL_OF.values()))  # within a pattern
 def merge_plainly(word: str, ranks: dict[str, int]) -> list[str]:
     """The tokens of a word of symbols: byte pair encoding as the paper describes it.
 
-    `ranks` maps merges, "left right", to their places in the list of merges. As long as a pair of neighbours has a
-    rank, the pair of the lowest rank is merged, wherever it stands, from left to right.
+    `ranks` maps merges, "left right", to their places in the list of merges. While any neighbours have a rank, the pair
+    with the lowest rank is merged everywhere, from left to right.
 
     >>> merge_plainly("banana", {"a n": 0, "b an": 1})
     ['ban', 'an', 'a']
@@ -110,7 +110,7 @@ def merge_plainly(word: str, ranks: dict[str, int]) -> list[str]:
 
 
 def merge_quickly(word: str, pairs: list[Pair], ranks: dict[Pair, int]) -> list[str]:
-    """What `merge_plainly` returns, in about n log n steps for a word of n symbols, however long.
+    """The same tokens as `merge_plainly`, in about n log n steps for a word of n symbols.
 
     `pairs` are the merges, lowest rank first, and `ranks` their places in that list.
 
@@ -137,7 +137,7 @@ def merge_quickly(word: str, pairs: list[Pair], ranks: dict[Pair, int]) -> list[
         for left in sorted(places.pop(rank)):
             right = after[left]
             if symbols[left] != first or symbols[right] != second:
-                continue  # another merge has taken one of them since
+                continue  # an earlier merge has taken one of them
             symbols[left], symbols[right] = merged, ""
             start, end = before[left], after[right]
             after[left], before[end] = end, left
@@ -154,14 +154,14 @@ class Encoder:
 
     vocabulary: token, written in symbols -> id, as in encoder.json
     merges: "left right", in the order in which they are applied: a list, or lines as in vocab.bpe; may be empty
-    errors: what decoding does with bytes that are not UTF-8, as for bytes.decode
+    errors: how bytes that are not UTF-8 are decoded, as for bytes.decode
 
     >>> encoder = Encoder({"a": 0, "b": 1, "ab": 2}, ["a b"])
     >>> encoder.encode("abba")
     [2, 1, 0]
 
     The attributes `encoder` and `decoder` map tokens to ids and ids to tokens, `bpe_ranks` merges to their places.
-    Raises UserError for a vocabulary or merges of another form.
+    Raises UserError for a malformed vocabulary or malformed merges.
     """
 
     def __init__(self, vocabulary: dict[str, int], merges: str | Iterable[str], errors: str = "replace"):
@@ -172,15 +172,15 @@ class Encoder:
         self._encode_short_word = lru_cache(CACHED_WORDS)(self._encode_word)
 
     def __reduce__(self) -> tuple[type[Encoder], tuple[dict[str, int], list[str], str]]:
-        return Encoder, (self.encoder, list(self.bpe_ranks), self.errors)  # to pickle all but the remembered words
+        return Encoder, (self.encoder, list(self.bpe_ranks), self.errors)  # pickle everything but the cache
 
     @property
     def end_of_text(self) -> int | None:
-        """The id of <|endoftext|>, or None where the vocabulary has none."""
+        """The id of <|endoftext|>, or None if the vocabulary has none."""
         return self.encoder.get(END_OF_TEXT)
 
     def start_of_text(self) -> list[int]:
-        """What text without a prompt begins with, as OpenAI's samples do: <|endoftext|>, where there is one."""
+        """The ids that start a text without a prompt, as in OpenAI's samples: <|endoftext|>, if there is one."""
         return [] if self.end_of_text is None else [self.end_of_text]
 
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
@@ -190,8 +190,8 @@ class Encoder:
         >>> encoder.encode("To be, or not")
         [397, 305, 12, 530, 322]
 
-        "<|endoftext|>" is text like any other, unless `allow_special` asks for its one special id. Bytes that came
-        as surrogate escapes (U+DC80 to U+DCFF, see PEP 383) are encoded as those bytes.
+        "<|endoftext|>" is ordinary text, unless `allow_special` is set: then it becomes one special id. Surrogate
+        escapes (U+DC80 to U+DCFF, see PEP 383) are encoded as the bytes that they stand for.
 
         Raises UserError for other lone surrogates, and for bytes that the vocabulary has no token for.
         """
@@ -222,9 +222,9 @@ class Encoder:
         return symbols.translate(BYTE_OF).encode("latin-1")
 
     def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
-        """The text of token ids in pieces, each as soon as its ids are there; joined, they are decode(ids).
+        """The text of token ids in pieces, each as soon as its ids are known. Joined, they are decode(ids).
 
-        The bytes of a character that several tokens make up are held back until it is whole, or the ids end.
+        If several tokens make up a character, their bytes are held back until it is complete or the ids end.
 
         >>> list(get_encoder("shakespeare", "models").decode_stream([397, 305, 12, 530, 322]))
         ['To', ' be', ',', ' or', ' not']
@@ -241,26 +241,26 @@ class Encoder:
             word_bytes = word.encode("utf-8", errors="surrogateescape")
         except UnicodeEncodeError as error:
             raise UserError(
-                f"the text holds a lone surrogate, U+{ord(word[error.start]):04X}, which is no character: remove it"
+                f"the text holds a lone surrogate, U+{ord(word[error.start]):04X}, which is not a character: remove it"
             ) from None
         try:
             return [self.encoder[token] for token in self._merge(word_bytes.decode("latin-1").translate(SYMBOL_OF))]
         except KeyError as error:
             raise UserError(
-                f"{quoted(word)} cannot be written in this vocabulary, which has no token {error.args[0]!r}"
+                f"{quoted(word)} cannot be encoded with this vocabulary, which has no token {error.args[0]!r}"
             ) from None
 
     def _merge(self, word: str) -> list[str]:
         return merge_plainly(word, self.bpe_ranks) if len(word) <= LONG_WORD else merge_quickly(word, *self._pairs)
 
-    @cached_property  # most runs need neither
+    @cached_property  # most runs never use it
     def _pairs(self) -> tuple[list[Pair], dict[Pair, int]]:
         pairs = [(left, right) for left, right in (merge.split(" ") for merge in self.bpe_ranks)]
         return pairs, {pair: rank for rank, pair in enumerate(pairs)}
 
 
 def _tokens_by_id(vocabulary: dict[str, int]) -> dict[int, str]:
-    """The vocabulary, the other way round. Raises UserError where it is not of the form that Encoder describes."""
+    """The inverse of a vocabulary. Raises UserError if it does not have the form that Encoder describes."""
     if not isinstance(vocabulary, dict) or not vocabulary:
         raise UserError(f"expected an object of token: id, found {quoted(vocabulary)}")
     ids = vocabulary.values()
@@ -278,11 +278,11 @@ def _tokens_by_id(vocabulary: dict[str, int]) -> dict[int, str]:
 
 
 def _is_id(found: object) -> bool:
-    return type(found) is int and 0 <= found < ID_LIMIT  # True is an int, too, but of another type
+    return type(found) is int and 0 <= found < ID_LIMIT  # not isinstance, which accepts True
 
 
 def _ranks_of(merges: str | Iterable[str]) -> dict[str, int]:
-    """The place of each merge. Raises UserError where they are not of the form that Encoder describes."""
+    """The place of each merge. Raises UserError if they do not have the form that Encoder describes."""
     try:
         lines = (merges if isinstance(merges, str) else "\n".join(merges)).strip("\n")
     except TypeError:
@@ -324,7 +324,7 @@ def get_encoder(
     >>> len(encoder.encoder)
     1024
 
-    Raises UserError when a file is missing or is not what it should be.
+    Raises UserError if a file is missing or malformed.
     """
     directory = Path(models_dir) / model_name
     # unique=False saves 5 ms at each start

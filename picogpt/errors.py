@@ -1,11 +1,11 @@
-"""The one kind of error that a person can put right."""
+"""The error that a user can fix."""
 
 
 class UserError(ValueError):
-    """Something a person can put right: says what was expected, what was found and what to do next.
+    """An error that the user can fix. The message says what was expected, what was found and what to do next.
 
-    The command line prints it as one line on stderr and exits with status 2. What a message quotes may come from
-    anywhere, so characters that would move a terminal's cursor, or that cannot be written, are escaped.
+    The command line prints it as one line on stderr and exits with status 2. Messages quote files and arguments, which
+    may contain anything, so characters that are not printable are escaped.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -13,7 +13,7 @@ class UserError(ValueError):
 
 
 def printable(text: str) -> str:
-    r"""A text in one line: a newline becomes a space, and what is not printable is escaped.
+    r"""A text in one line: a newline becomes a space, and other characters that are not printable are escaped.
 
     >>> printable("two\nlines, \x1b[31mred")
     'two lines, \\x1b[31mred'

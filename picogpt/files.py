@@ -1,6 +1,6 @@
-"""Reading files that nobody vouches for, and writing files so that they are there whole or not at all.
+"""Reading files that may contain anything, and writing files completely or not at all.
 
-What is wrong with a file, or with the place to write one, is a UserError: one line.
+A file that cannot be read or written raises UserError.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from typing import Any, BinaryIO
 
 from picogpt.errors import UserError, printable
 
-SMALL = 1 << 20  # bytes; no hparams.json, config.json or manifest.json comes near
-TABLE = 4 << 20  # bytes; nor a list of tensors near this
-VOCABULARY = 16 << 20  # bytes; nor a tokenizer's file near this
+SMALL = 1 << 20  # bytes; far more than any hparams.json, config.json or manifest.json
+TABLE = 4 << 20  # bytes; far more than any list of tensors
+VOCABULARY = 16 << 20  # bytes; far more than any file of a tokenizer
 ADVICE = "put a good one there"
 LATER = "nothing was changed; run again when it can be read"
-ROOM = "make room there or choose another --models_dir; what has been fetched stays and is continued"
-WRONG_PATH = (EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR, ENXIO)  # what there is, is no file that could be good
+ROOM = "make room there or choose another --models_dir; an interrupted download resumes"
+WRONG_PATH = (EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR, ENXIO)  # the path is not that of a regular file
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
 
 
 class UnreadableError(UserError):
-    """A file that may be as it should be, but that the system does not let us read now."""
+    """A file that may be good, but that cannot be read now."""
 
 
 @contextmanager
 def only_one(directory: Path) -> Iterator[None]:
-    """Within, no other process writes to this directory: where one does, waits for it and says so.
+    """Keep other processes from writing to a directory. If one is writing, say so and wait for it.
 
-    The lock is a file beside the directory, which is removed afterwards; the operating system frees it however its
-    holder ends. Directories that were made for this and stay empty are removed as well. Raises UserError where the lock
-    cannot be written or locked.
+    The lock is a file beside the directory, which is removed afterwards. The operating system releases it however its
+    holder ends. Directories that were made for the lock are removed if they stay empty. Raises UserError if the lock
+    cannot be created.
     """
     path = directory.parent / f".{directory.name[:60]}.lock"  # a name may have 255 bytes
     made = [parent for parent in (directory, *directory.parents) if not is_there(parent)]
@@ -62,7 +62,7 @@ def only_one(directory: Path) -> Iterator[None]:
 
 
 def _lock(path: Path, waiting: str) -> int:
-    """The descriptor of a lock file, locked. Raises OSError."""
+    """Lock a file and return its descriptor. Raises OSError."""
     while True:
         descriptor = _open_lock(path)
         try:
@@ -74,7 +74,7 @@ def _lock(path: Path, waiting: str) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # its holder has removed it: another one is there now, or none
+        os.close(descriptor)  # its holder has removed the file: try again with a new one
 
 
 def _open_lock(path: Path) -> int:
@@ -93,7 +93,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 
 def try_to_lock(descriptor: int, wait: bool) -> bool:
-    """Lock a file for this process; False where another one holds it. Raises OSError where files cannot be locked."""
+    """Lock a file for this process; False if another one holds it. Raises OSError if files cannot be locked there."""
     if sys.platform != "win32":
         import fcntl
 
@@ -116,7 +116,7 @@ def try_to_lock(descriptor: int, wait: bool) -> bool:
 
 @contextmanager
 def explained(directory: Path) -> Iterator[None]:
-    """Raises UserError where the operating system does not let us write to a directory."""
+    """Turn an OSError from writing to a directory into a UserError."""
     try:
         yield
     except OSError as error:
@@ -124,7 +124,7 @@ def explained(directory: Path) -> Iterator[None]:
 
 
 def check_space(directory: Path, needed: int, purpose: str) -> None:
-    """Raises UserError where a disk has less than `needed` bytes free."""
+    """Raise UserError if a disk has fewer than `needed` bytes free."""
     existing = next(path for path in (directory, *directory.absolute().parents) if is_dir(path))
     free = shutil.disk_usage(existing).free
     if free < needed:
@@ -132,7 +132,7 @@ def check_space(directory: Path, needed: int, purpose: str) -> None:
 
 
 def is_dir(path: Path) -> bool:
-    """Is a directory there? No error for a path that cannot be one."""
+    """Whether a path is a directory. False, not an error, for an impossible path."""
     try:
         return path.is_dir()
     except (OSError, ValueError):
@@ -140,18 +140,18 @@ def is_dir(path: Path) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """Is anything there, be it a link that leads nowhere?"""
+    """Whether a path exists, even as a broken link."""
     return os.path.lexists(path)
 
 
 def open_file(path: str | os.PathLike[str], advice: str = ADVICE) -> BinaryIO:
-    """A regular file, open for reading. A pipe or a device is refused: reading one may wait, or go on, for ever.
+    """A regular file, open for reading. Pipes and devices are refused: reading one may block or never end.
 
-    Raises UserError, or UnreadableError where the file may be good and the system does not let us read it.
+    Raises UserError, or UnreadableError if the file may be good but cannot be read now.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except (OSError, ValueError) as error:  # the latter for a name with a zero byte
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         raise _refused(path, error, advice) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -161,7 +161,7 @@ def open_file(path: str | os.PathLike[str], advice: str = ADVICE) -> BinaryIO:
 
 @contextmanager
 def readable(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Raises UnreadableError where the operating system cannot read a file that is open."""
+    """Turn an OSError from reading an open file into an UnreadableError."""
     try:
         yield
     except OSError as error:
@@ -169,7 +169,7 @@ def readable(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def status(path: str | os.PathLike[str], advice: str = ADVICE) -> os.stat_result:
-    """Size and date of a regular file. Raises UserError, see `open_file`."""
+    """Size and date of a regular file. Raises UserError as `open_file` does."""
     with open_file(path, advice) as file:
         return os.fstat(file.fileno())
 
@@ -184,9 +184,9 @@ def _refused(path: str | os.PathLike[str], error: OSError | ValueError, advice: 
 
 
 def read_bytes(path: str | os.PathLike[str], limit: int = SMALL, advice: str = ADVICE) -> bytes:
-    """The bytes of a file that may be anything, `limit` of them at most. Raises UserError, see `open_file`."""
+    """The bytes of a file. Raises UserError as `open_file` does, and for a file of more than `limit` bytes."""
     with open_file(path, advice) as file, readable(path):
-        data = file.read(limit + 1) or b""  # None where there is nothing yet, in /proc
+        data = file.read(limit + 1) or b""  # None if there is nothing yet, in /proc
     if len(data) > limit:
         raise UserError(f"{path}: expected at most {size(limit)}, found more{then(advice)}")
     return data
@@ -213,10 +213,10 @@ def read_object(
 
 
 def json_from(text: str, where: str, advice: str = ADVICE, unique: bool = True) -> Any:
-    """The value of a JSON text that may be anything; `where` names its place in messages.
+    """The value of a JSON text. `where` names the text in messages.
 
-    A key that an object has twice is refused: one of the two values would be lost. unique=False leaves that out, which
-    takes a quarter less time, for whoever checks it otherwise. Raises UserError.
+    An object that has a key twice is refused, because one of the values would be lost. unique=False skips this check
+    and takes a quarter less time. Raises UserError.
 
     >>> json_from('{"n_head": 12}', "hparams.json")
     {'n_head': 12}
@@ -237,7 +237,7 @@ def json_from(text: str, where: str, advice: str = ADVICE, unique: bool = True) 
 
 
 def json_object_from(text: str, where: str, advice: str = ADVICE, unique: bool = True) -> dict[str, Any]:
-    """The object of a JSON text, as `json_from`. Raises UserError."""
+    """The object of a JSON text. Raises UserError as `json_from` does, and for any other value."""
     value = json_from(text, where, advice, unique)
     if not isinstance(value, dict):
         raise UserError(f"{where}: expected a JSON object, found {quoted(value)}{then(advice)}")
@@ -262,7 +262,7 @@ def then(advice: str) -> str:
 
 
 def quoted(value: object) -> str:
-    """A value as a message shows it: one short line, with what is not printable escaped.
+    """A value as shown in a message: one short line, with characters escaped that are not printable.
 
     >>> quoted([0, 1, 2, 3, 4, 5, 6, 7, "x" * 1000])
     '[0, 1, 2, 3, 4, 5, ...]'
@@ -271,16 +271,16 @@ def quoted(value: object) -> str:
 
 
 def save_text(path: Path, text: str) -> None:
-    """Write a small file, all of it or nothing."""
+    """Write a small file completely or not at all."""
     unfinished = path.with_name(f"{path.name}.new")
-    unfinished.unlink(missing_ok=True)  # it may be a pipe or a link, which are not ours to write to
+    unfinished.unlink(missing_ok=True)  # never write to a pipe or through a link that is there
     with unfinished.open("x", encoding="utf-8") as file:
         file.write(text)
     unfinished.replace(path)
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a directory, are on the disk: then a power cut does no harm either."""
+    """Wait until a file, or the list of files in a directory, is on the disk and would survive a power cut."""
     if path.is_dir() and os.name == "nt":
         return  # directories cannot be opened there
     descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
@@ -309,5 +309,5 @@ def size(n_bytes: float) -> str:
 
 
 def note(message: str) -> None:
-    """A line on stderr for whoever waits; stdout holds the answer alone."""
+    """Print a line to stderr, because stdout is for the answer alone."""
     print(printable(message), file=sys.stderr, flush=True)

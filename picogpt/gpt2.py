@@ -1,8 +1,8 @@
 """GPT-2 in NumPy: the model, its cache of keys and values, and generation, top to bottom.
 
 The functions are those of the tutorial "GPT in 60 Lines of NumPy"; their keyword names are the keys of the nested
-dict of weights, so `**params` and `**block` hand each function its own. Formulas follow OpenAI's model.py. The same
-model without a cache and without anything for speed is on one page in reference.py: read that first.
+dict of weights, so `**params` and `**block` give each function its own. Formulas follow OpenAI's model.py. The same
+model without a cache and without optimizations is on one page in reference.py: read that first.
 
 References:
 - Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2)
@@ -18,8 +18,8 @@ The letters of the shapes:
     d_head    n_embd / n_head, width of one head              64
     n_layer   transformer blocks                              12
     n_seq     positions in this call
-    n_k       positions that these may look at: n_seq, and those before them in the cache
-    n_wanted  positions whose output is wanted: the last ones of n_seq, often all
+    n_k       positions that these may look at: themselves, and those in the cache
+    n_wanted  positions whose output is wanted: all of n_seq, or the last few
     ...       any batch axes, or none
 
 Weights and activations are float32. A Python float keeps an array float32; a NumPy float64 scalar would not.
@@ -39,9 +39,9 @@ from picogpt.errors import UserError
 from picogpt.matmul import FEW_ROWS, matmul
 from picogpt.sampling import GREEDY, Sampling
 
-# sizes of blocks, so that what lies between two products stays in the processor's cache; skip them at first reading
+# block sizes that keep intermediate results in the processor's cache; skip them at the first reading
 QUERY_BLOCK = 96  # queries whose scores are computed at a time
-FEW_QUERIES = 8  # the same where there are few queries, so that BLAS takes its small kernels: see matmul.py
+FEW_QUERIES = 8  # the same if there are few queries, so that BLAS uses its small kernels: see matmul.py
 GELU_BLOCK = 32  # rows
 PREFILL_CHUNK = 1024  # tokens of a prompt that go through the model at a time
 
@@ -67,7 +67,7 @@ def gelu(x: Array) -> Array:  # [...] -> [...]
 
 
 def softmax(x: Array, out: Array | None = None) -> Array:  # [..., n] -> [..., n]
-    """exp(x) / sum(exp(x)) over the last axis: probabilities. The result is put into `out` where that is given.
+    """exp(x) / sum(exp(x)) over the last axis: probabilities, written to `out` if given.
 
     >>> softmax(np.array([[2, 100], [-5, 0]])).round(4)
     array([[0.    , 1.    ],
@@ -82,7 +82,7 @@ def softmax(x: Array, out: Array | None = None) -> Array:  # [..., n] -> [..., n
 
 
 def floats(x: ArrayLike) -> Array:  # [...] -> [...]
-    """The same numbers as floats, in float64 where they are integers, whose type may be too small for the results."""
+    """Convert integers to float64; x of a float type is returned as it is."""
     x = np.asarray(x)
     return x if x.dtype.kind == "f" else x.astype(np.float64)
 
@@ -90,7 +90,7 @@ def floats(x: ArrayLike) -> Array:  # [...] -> [...]
 def total(x: Array) -> Array:  # [..., n] -> [..., 1]
     if x.ndim == 0:  # a single number
         return x
-    sums: Array = np.einsum("...i->...", x)  # x.sum(axis=-1), three times as fast
+    sums: Array = np.einsum("...i->...", x)  # x.sum(axis=-1), but three times as fast
     return sums[..., None]
 
 
@@ -113,7 +113,7 @@ def linear(x: Array, w: Array, b: Array) -> Array:  # [..., n_in], [n_in, n_out]
 
 def ffn(x: Array, c_fc: Params, c_proj: Params) -> Array:  # [..., n_seq, n_embd] -> [..., n_seq, n_embd]
     a = linear(x, **c_fc)  # [..., n_seq, n_embd] -> [..., n_seq, 4*n_embd]
-    rows = a.reshape(-1, a.shape[-1])  # the same memory: changed in place
+    rows = a.reshape(-1, a.shape[-1])  # a view of a, changed in place
     for start in range(0, len(rows), GELU_BLOCK):
         block = rows[start : start + GELU_BLOCK]
         block[:] = gelu(block)
@@ -132,9 +132,9 @@ def attention_scores(q: Array, k: Array) -> Array:  # [..., n_q, d_head], [..., 
 
 def causal_attention(q: Array, k: Array, v: Array) -> Array:
     # [..., n_q, d_head], [..., n_k, d_head], [..., n_k, d_head] -> [..., n_q, d_head]
-    """Attention in which the queries are those of the last positions, and each looks at itself and back.
+    """Attention in which the queries are those of the last n_q positions, and each sees only keys up to its own.
 
-    Blocks of queries look only at the keys up to their last one, so the upper triangle is hardly computed.
+    A block of queries uses only the keys up to its last query, so most of the upper triangle is not computed.
     """
     n_q, n_past = q.shape[-2], k.shape[-2] - q.shape[-2]
     size = FEW_QUERIES if n_q in FEW_ROWS else QUERY_BLOCK
@@ -142,14 +142,14 @@ def causal_attention(q: Array, k: Array, v: Array) -> Array:
     for start in range(0, n_q, size):
         end = min(start + size, n_q)
         scores = attention_scores(q[..., start:end, :], k[..., : n_past + end, :])  # [..., end - start, n_past + end]
-        scores[..., n_past + start :] += causal_mask(end - start)  # no other key lies in the future
+        scores[..., n_past + start :] += causal_mask(end - start)  # all earlier keys are in the past
         out[..., start:end, :] = softmax(scores, out=scores) @ v[..., : n_past + end, :]
     return out
 
 
 @cache
 def causal_mask(n: int) -> Array:  # -> [n, n]
-    """0 where a position may look, at itself and back, -1e10 where not: the future. Read-only, for it is shared."""
+    """0 where a query may look, at itself and earlier positions, and -1e10 at later ones. Shared, so read-only."""
     mask = np.triu(np.full((n, n), -1e10, np.float32), k=1)
     mask.flags.writeable = False
     return mask
@@ -166,11 +166,11 @@ def mha(
     q, k, v = np.moveaxis(qkv, (-3, -2), (0, -3))  # 3 x [..., n_head, n_seq, d_head]
     q = q[..., wanted, :]  # [..., n_head, n_wanted, d_head]
 
-    # look at the positions before as well
+    # add the keys and values of the positions before
     if kv_cache is not None:
         k, v = kv_cache.extend(layer, k, v)  # 2 x [..., n_head, n_k, d_head]
 
-    # each head attends on its own, all of them in one batched product
+    # attention in each head, as one batched product
     if kv_cache is not None and not kv_cache.is_even:
         x = attention(q, k, v, kv_cache.mask(n_seq)[..., wanted, :])
     elif q.shape[-2] > 1:
@@ -188,7 +188,7 @@ def transformer_block(
     kv_cache: KVCache | None = None, layer: int = 0, wanted: slice = slice(None),
 ) -> Array:  # [..., n_seq, n_embd] -> [..., n_wanted, n_embd]  # fmt: skip
     y = mha(layer_norm(x, **ln_1), **attn, n_head=n_head, kv_cache=kv_cache, layer=layer, wanted=wanted)
-    y += x[..., wanted, :]  # in place: a page of new memory costs more than the sums that go into it
+    y += x[..., wanted, :]  # in place: new memory would take longer than the additions
     y += ffn(layer_norm(y, **ln_2), **mlp)
     return y
 
@@ -197,11 +197,11 @@ def hidden_states(
     inputs: ArrayLike, wte: Array, wpe: Array, blocks: list[Params], ln_f: Params, n_head: int,
     kv_cache: KVCache | None = None, n_last: int | None = None,
 ) -> Array:  # [..., n_seq] -> [..., n_seq, n_embd], or [..., n_last, n_embd]  # fmt: skip
-    """The model without its head. New positions follow those in the cache, which then holds these too.
+    """The model without its head. The new positions follow those in the cache and are added to it.
 
-    With n_last, only the last n_last positions are wanted: the last block leaves out what only others would need.
+    With n_last, only the last n_last positions are wanted, and the last block skips work that only the others need.
 
-    Raises UserError where there is no token, or where a position is not among those that the model sees.
+    Raises UserError if there are no tokens, or more positions than the model sees.
     """
     inputs = np.asarray(inputs)
     n_seq = inputs.shape[-1]
@@ -223,9 +223,9 @@ def gpt2(
     inputs: ArrayLike, wte: Array, wpe: Array, blocks: list[Params], ln_f: Params, n_head: int,
     kv_cache: KVCache | None = None,
 ) -> Array:  # [..., n_seq] -> [..., n_seq, n_vocab]  # fmt: skip
-    """The logits of the token that comes after each of the positions in `inputs`.
+    """The logits of the token after each position in `inputs`.
 
-    With a cache, `inputs` are only the new tokens: those before them are not computed again.
+    With a cache, `inputs` are only the new tokens; earlier ones are not computed again.
     """
     x = hidden_states(inputs, wte, wpe, blocks, ln_f, n_head, kv_cache)
     return logits(x, wte)
@@ -241,15 +241,15 @@ class KVCache:
     array    [n_layer, 2, ..., n_head, max_length, d_head], allocated once; ... is nothing, or n_rows
     lengths  [...], the number of positions seen by each row; rows may differ
 
-    A pass through the model calls `extend` once in each layer, then `advance`. `cache[i]` and `cache[i:j]` are rows of
-    the cache, in the same memory.
+    A pass through the model calls `extend` once in each layer, then `advance`. `cache[i]` and `cache[i:j]` are views of
+    rows of the cache.
     """
 
     def __init__(self, n_layer: int, n_head: int, d_head: int, max_length: int, n_rows: int | None = None):
         batch = () if n_rows is None else (n_rows,)
         try:
             self.array = np.zeros((n_layer, 2, *batch, n_head, max_length, d_head), np.float32)
-        except (MemoryError, ValueError):  # the latter for more than an address can count
+        except (MemoryError, ValueError):  # ValueError: more bytes than an address can count
             raise UserError(
                 f"expected memory for the keys and values of {n_rows or 1} texts of {max_length} tokens, found too "
                 "little: ask for fewer texts at a time"
@@ -277,10 +277,10 @@ class KVCache:
         return positions
 
     def extend(self, layer: int, k: Array, v: Array) -> tuple[Array, Array]:
-        """Write k and v, [..., n_head, n_seq, d_head], after what each row has seen.
+        """Append k and v, [..., n_head, n_seq, d_head], to each row.
 
-        Returns all keys and all values so far, 2 x [..., n_head, n_k, d_head]. In a row that has seen less than the
-        longest one, what follows its end is padding, which `mask` hides.
+        Returns all keys and all values so far, 2 x [..., n_head, n_k, d_head]. Rows that are shorter than the longest
+        end with padding, which `mask` hides.
         """
         keys, values = self.array[layer]
         n_seq, max_length = k.shape[-2], keys.shape[-2]
@@ -297,12 +297,12 @@ class KVCache:
         return keys[..., : start + n_seq, :], values[..., : start + n_seq, :]
 
     def mask(self, n_seq: int) -> Array:  # -> [..., 1, n_seq, n_k]
-        """0 where each of n_seq new positions may look, at itself and back in its own row, -1e10 elsewhere."""
+        """0 where each of n_seq new positions may look, at itself and earlier ones of its row, -1e10 elsewhere."""
         hidden = np.arange(self.length + n_seq) > self.positions(n_seq)[..., None]
         return np.where(hidden, np.float32(-1e10), np.float32(0))[..., None, :, :]
 
     def advance(self, n_seq: int) -> None:
-        """Count n_seq new positions, once every layer has been extended by them."""
+        """Count n_seq new positions, after every layer has been extended by them."""
         self.lengths += n_seq
 
     def truncate(self, length: ArrayLike) -> None:
@@ -318,7 +318,7 @@ class KVCache:
         return copies
 
     def reorder(self, rows: ArrayLike) -> None:
-        """Let row i go on from what row rows[i] has seen, for every i. Only rows that change are copied.
+        """Replace every row i by row rows[i]. Only rows that change are copied.
 
         >>> cache = KVCache(n_layer=1, n_head=1, d_head=2, max_length=4, n_rows=3)
         >>> cache[2].advance(3)
@@ -341,9 +341,9 @@ def new_cache(params: Params, n_head: int, max_length: int, n_rows: int | None =
 def next_logits(
     new: ArrayLike, params: Params, n_head: int, kv_cache: KVCache, n_last: int = 1
 ) -> Array:  # [..., n_seq] -> [..., n_last, n_vocab]
-    """Take new tokens, a whole prompt or one of each row, into the cache; the logits after the last n_last of them."""
+    """Run new tokens, a prompt or one for each row, through the model and return the logits after the last n_last."""
     new = np.asarray(new)
-    with np.errstate(all="ignore"):  # numbers that are not finite are seen in the logits
+    with np.errstate(all="ignore"):  # Sampling.next_ids finds numbers that are not finite
         while new.shape[-1] >= PREFILL_CHUNK + n_last:
             hidden_states(new[..., :PREFILL_CHUNK], **params, n_head=n_head, kv_cache=kv_cache, n_last=1)
             new = new[..., PREFILL_CHUNK:]
@@ -357,10 +357,10 @@ def generate(
 ) -> Iterator[Any]:  # fmt: skip
     """Continue the token ids `inputs`, [n_seq], yielding each new id as soon as it is known.
 
-    With nsamples, that many continuations are made as one batch whose prompt is run once: each step yields a list of
-    nsamples ids. The ids end before stop_id; in a batch, a row that has met stop_id yields stop_id until all have.
+    With nsamples, that many continuations are generated as one batch, and the prompt is computed once. Each step yields
+    a list of nsamples ids. The ids end before stop_id; in a batch, a row that has ended repeats stop_id until all have.
 
-    Raises UserError when the prompt and the new tokens do not fit into n_ctx, and for ids that the model lacks.
+    Raises UserError if the prompt and the new tokens do not fit into n_ctx, and for ids outside the vocabulary.
 
     >>> import picogpt
     >>> model = picogpt.load("shakespeare")
@@ -400,11 +400,11 @@ def _generate(
 
 
 def check_request(inputs: ArrayLike, params: Params, n_tokens_to_generate: int) -> None:
-    """Raises UserError where a prompt cannot be continued by so many tokens."""
+    """Raise UserError if `inputs` is not a prompt that can be continued by this many tokens."""
     try:
         ids = np.asarray(inputs)
     except ValueError:
-        ids = np.array([None])  # a list of lists, say
+        ids = np.array([None])  # such as lists of unequal lengths
     check_length(ids.size, n_tokens_to_generate, len(params["wpe"]))
     n_vocab = len(params["wte"])
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
@@ -414,7 +414,7 @@ def check_request(inputs: ArrayLike, params: Params, n_tokens_to_generate: int) 
 
 
 def check_length(n_prompt: int, n_tokens_to_generate: int, n_ctx: int) -> None:
-    """Raises UserError where a prompt and what is to follow it do not fit into the model's n_ctx positions."""
+    """Raise UserError if a prompt and the new tokens do not fit into the model's n_ctx positions."""
     if n_prompt == 0:
         raise UserError("generation starts from one token or more, found none: give it a prompt")
     if not isinstance(n_tokens_to_generate, (int, np.integer)) or n_tokens_to_generate < 0:
@@ -426,7 +426,7 @@ def check_length(n_prompt: int, n_tokens_to_generate: int, n_ctx: int) -> None:
         )
 
 
-if __name__ == "__main__":  # python -m picogpt.gpt2 "prompt" is the command, which stands on a floor above
+if __name__ == "__main__":  # python -m picogpt.gpt2 "prompt" runs the command line
     import runpy
 
     runpy.run_module("picogpt", run_name="__main__", alter_sys=True)

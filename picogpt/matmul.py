@@ -1,11 +1,11 @@
 """`x @ w` as fast as NumPy can do it for any number of rows: one, a few, many. Skip this file at the first reading.
 
-The product is that of `x @ w`, up to rounding. What differs is only how long it takes.
+The result is that of `x @ w`, up to rounding. Only the time differs.
 
-- One row: a matrix times a vector takes as long as reading w from memory, and NumPy is good at it.
+- One row: a matrix times a vector takes as long as reading w from memory, and NumPy does this well.
 - Many rows: a large product, which BLAS, the library that NumPy calls, does best.
 - A few rows (samples of one prompt, guessed tokens to verify): BLAS first rearranges the matrices as for a large
-  product, which takes two to three times as long as reading w. For small products it has kernels that do without.
+  product, which takes two to three times as long as reading w. For small products it has kernels that skip this.
   So w is cut into pieces that are small enough for these kernels. Each of them runs on one core, so the pieces are
   shared out among threads, one for each core. The scores of a few queries are cut into pieces for the same reason.
 """
@@ -24,7 +24,7 @@ FEW_ROWS = range(2, 33)
 SMALL_MATRIX = 1 << 19  # elements of w; below, it takes longer to hand work to another thread than to do it
 
 # The limits of a piece. OpenBLAS computes up to 2^18 multiplications on one core. For more it may wake its own threads,
-# and these then keep a core busy for a tenth of a second, waiting for work. Its small kernels take up to 10^6
+# which then keep a core busy for a tenth of a second, waiting for more work. Its small kernels take up to 10^6
 # multiplications and, where the columns of w are contiguous, 1200 outputs (sgemm_small_kernel_permit_skylakex.c).
 MULTIPLICATIONS = 1 << 18
 OUTPUTS = 1200
@@ -56,7 +56,7 @@ def matmul(x: Array, w: Array) -> Array:  # [..., n_rows, n_in], [..., n_in, n_o
 
 
 def gains_from_pieces(x: Array, w: Array) -> bool:
-    """Whether x has a few rows and w is in Fortran order, both float32 and with nothing to broadcast but a single w."""
+    """Whether x has a few rows, w is in Fortran order, both are float32, and nothing but a single w is broadcast."""
     return (
         x.ndim > 1
         and x.shape[-2] in FEW_ROWS
@@ -69,7 +69,7 @@ def gains_from_pieces(x: Array, w: Array) -> bool:
 
 
 def _in_pieces(x: Array, w: Array, width: int, out: Array) -> None:
-    """Put x @ w into out, width columns at a time: one batched product, so that Python is asked once."""
+    """Write x @ w to out, width columns at a time, as one batched product: a single call from Python."""
     n_pieces, n_left = divmod(w.shape[-1], width)
     pieces = w[..., : n_pieces * width].reshape(*w.shape[:-1], n_pieces, width)  # [..., n_in, n_pieces, width]
     outs = out[..., : n_pieces * width].reshape(*out.shape[:-1], n_pieces, width)  # [..., n_rows, n_pieces, width]
@@ -79,7 +79,7 @@ def _in_pieces(x: Array, w: Array, width: int, out: Array) -> None:
 
 
 def _in_thread(errors: Any, x: Array, w: Array, width: int, out: Array) -> None:
-    with np.errstate(**errors):  # what np.errstate says of overflow and the like holds for one thread only
+    with np.errstate(**errors):  # np.errstate holds for one thread only
         _in_pieces(x, w, width, out)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 
 def array_namespace(x):
-    """The library of x: NumPy, JAX, CuPy, ... Plain numbers, and arrays of NumPy 1, do not say: they get NumPy."""
+    """The library of x: NumPy, JAX, CuPy, ... It is NumPy for plain numbers and arrays of NumPy 1, which do not say."""
     return x.__array_namespace__() if hasattr(x, "__array_namespace__") else np
 
 
@@ -43,7 +43,7 @@ def linear(x, w, b):  # [..., n_in], [n_in, n_out], [n_out] -> [..., n_out]
 
 
 def ffn(x, c_fc, c_proj):  # [..., n_seq, n_embd] -> [..., n_seq, n_embd]
-    """Feed-forward network, on each token alone: widen it, bend it, narrow it again."""
+    """Feed-forward network, on each token alone: a wider hidden layer with GELU."""
     return linear(gelu(linear(x, **c_fc)), **c_proj)  # n_embd -> 4*n_embd -> n_embd
 
 
@@ -69,13 +69,13 @@ def mha(x, c_attn, c_proj, n_head):  # [..., n_seq, n_embd] -> [..., n_seq, n_em
 
 
 def transformer_block(x, mlp, attn, ln_1, ln_2, n_head):  # [..., n_seq, n_embd] -> [..., n_seq, n_embd]
-    """Look at the tokens before, then think about each: both steps add to x what they find."""
+    """Attention to the tokens before, then the feed-forward network. Both add their result to x."""
     x = x + mha(layer_norm(x, **ln_1), **attn, n_head=n_head)
     return x + ffn(layer_norm(x, **ln_2), **mlp)
 
 
 def embed(inputs, wte):  # [..., n_seq], [n_vocab, n_embd] -> [..., n_seq, n_embd]
-    """The row of each token: wte[inputs], in words that every array library knows."""
+    """The row of wte for each token: wte[inputs], by functions that every array library has."""
     xp = array_namespace(wte)
     ids = xp.asarray(inputs)
     return xp.reshape(xp.take(wte, xp.reshape(ids, (-1,)), axis=0), (*ids.shape, wte.shape[-1]))

@@ -1,6 +1,6 @@
 """From logits to the next token id, as in OpenAI's sample.py: temperature, then top-k, then top-p, then a draw.
 
-Every function works on the last axis, n_vocab, and takes any leading axes; each row is treated on its own.
+Every function works on the last axis, n_vocab, and accepts any leading axes. The rows are independent.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Sampling:
     """How tokens are chosen: one object for all settings, checked when it is made.
 
     temperature: 0 takes the likeliest token each time (greedy), 1 draws from the model's own distribution, values
-        between keep closer to the likeliest tokens; not given, 1 where top_k or top_p ask for a draw, else 0
+        between favour the likeliest tokens; by default 1 if top_k or top_p is given, else 0
     top_k: draw only from the k likeliest tokens; 0 from all
     top_p: draw only from the likeliest tokens that together have probability p; 1 from all
-    seed: the same seed gives the same text; not given, each run draws another
+    seed: the same seed gives the same text; by default each run draws another text
 
     Raises UserError for a setting that is out of range.
 
@@ -70,9 +70,9 @@ class Sampling:
         return self.temperature == 0
 
     def rngs(self, n_rows: int) -> list[np.random.Generator]:
-        """Random numbers for each row of its own: those of a row are the same however many rows there are.
+        """A random number generator for each row. The numbers of a row do not depend on how many rows there are.
 
-        None where nothing is drawn: np.random is not even imported then.
+        The list is empty if nothing is drawn, which saves the import of np.random.
         """
         if self.greedy:
             return []
@@ -81,19 +81,19 @@ class Sampling:
     def next_ids(self, logits: Array, rngs: Sequence[np.random.Generator]) -> Array:  # [..., n_vocab] -> [...]
         """The next token of each row: the likeliest one, or one drawn from what the filters keep.
 
-        Raises UserError where the logits are not finite: the weights are not those of a model that was trained well.
+        Raises UserError if the logits are not finite, which means that the weights are damaged.
 
         >>> Sampling().next_ids(np.array([[0.0, 2.0, 1.0], [3.0, 2.0, 1.0]]), []).tolist()
         [1, 0]
         """
         if not np.isfinite(logits.max(axis=-1)).all():
             raise UserError(
-                "the model's logits are not finite numbers: its weights are damaged; look at them with "
+                "the model's logits are not finite numbers: its weights are damaged; check them with "
                 "python -m picogpt.verify MODEL, or fetch the model again"
             )
         if self.greedy:
             return np.asarray(np.argmax(logits, axis=-1))
-        logits = logits / max(self.temperature or 0.0, 1e-6)  # below, float32 could overflow
+        logits = logits / max(self.temperature or 0.0, 1e-6)  # a smaller one could overflow float32
         return draw(top_p_logits(top_k_logits(logits, self.top_k), self.top_p), rngs)
 
 
@@ -101,7 +101,7 @@ GREEDY = Sampling()
 
 
 def top_k_logits(logits: Array, k: int) -> Array:  # [..., n_vocab] -> [..., n_vocab]
-    """Drop every logit below the k-th largest. Ties with it all stay; 0 drops nothing.
+    """Drop every logit below the k-th largest. Ties with it are kept; k = 0 drops nothing.
 
     >>> top_k_logits(np.float32([3, 1, 2]), 2)
     array([  3., -inf,   2.], dtype=float32)
@@ -115,9 +115,9 @@ def top_k_logits(logits: Array, k: int) -> Array:  # [..., n_vocab] -> [..., n_v
 def top_p_logits(logits: Array, p: float) -> Array:  # [..., n_vocab] -> [..., n_vocab]
     """Drop the unlikely tail and keep a nucleus of probability p (Holtzman et al. 2019), as OpenAI's code does.
 
-    Going down from the likeliest token, the last one kept is the last whose cumulative probability is not above p:
-    the token that crosses p is left out (other libraries keep it), and at least one stays. Ties with the last one
-    kept all stay; 1 drops nothing.
+    Tokens are kept, the likeliest first, while their cumulative probability is at most p. The token that crosses p is
+    dropped (other libraries keep it), but at least one token is kept. Ties with the last one kept are kept; p = 1 drops
+    nothing.
 
     >>> top_p_logits(np.log(np.float32([0.5, 0.125, 0.375])), 0.9).round(2)
     array([-0.69,  -inf, -0.98], dtype=float32)
@@ -135,7 +135,7 @@ def draw(logits: Array, rngs: Sequence[np.random.Generator]) -> Array:  # [..., 
     """One id per row with probability softmax(logits), by inverting the cumulative distribution; one rng per row."""
     cumulative = np.cumsum(np.exp(logits - logits.max(axis=-1, keepdims=True)), axis=-1, dtype=np.float64)
     ids = [
-        # rounding up to the total itself must not go past the last token that has any probability
+        # if rounding gives the total itself, take the last token whose probability is not 0
         min(row.searchsorted(rng.random() * row[-1], side="right"), row.searchsorted(row[-1]))
         for row, rng in zip(cumulative.reshape(-1, logits.shape[-1]), rngs, strict=True)
     ]

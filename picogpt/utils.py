@@ -1,10 +1,10 @@
-"""The tutorial's door to a model's files: `load_encoder_hparams_and_params` finds, downloads, converts and opens them.
+"""Loading a model as the tutorial does: `load_encoder_hparams_and_params` finds, downloads, converts and opens it.
 
 A model is a directory: its tokenizer, its hyperparameters and its weights, as OpenAI published them or as Hugging
 Face's transformers saves them (weights/openai.py, weights/huggingface.py). The first use writes the weights as NumPy
-files (weights/store.py); from then on those are opened and nothing else is needed. docs/weights.md tells the whole.
+files (weights/store.py); later uses open only these. See docs/weights.md.
 
-    python -m picogpt.utils verify MODEL     read every byte of a model and compare it with what was written
+    python -m picogpt.utils verify MODEL     check every byte of a model
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ AnyPath: TypeAlias = str | os.PathLike[str]
 def load_encoder_hparams_and_params(
     model_size: AnyPath, models_dir: AnyPath | None = None
 ) -> tuple[Encoder, dict[str, int], Params]:
-    """Tokenizer, hyperparameters and weights of a model; what is missing of OpenAI's is downloaded and converted.
+    """Tokenizer, hyperparameters and weights of a model. Missing files of OpenAI's models are downloaded and converted.
 
     params is {"wte": [n_vocab, n_embd], "wpe": [n_ctx, n_embd], "blocks": [{"attn": {"c_attn": {"w", "b"}, "c_proj"},
     "mlp": {"c_fc", "c_proj"}, "ln_1": {"g", "b"}, "ln_2"}, ...], "ln_f": {"g", "b"}}, read-only float32 arrays.
 
-    models_dir None is PICOGPT_MODELS_DIR, or "models". Raises UserError where a model cannot be found, fetched or read.
+    models_dir is PICOGPT_MODELS_DIR or "models" by default. Raises UserError if a model cannot be found or loaded.
 
     >>> encoder, hparams, params = load_encoder_hparams_and_params("shakespeare")
     >>> hparams
@@ -62,7 +62,7 @@ def load_encoder_hparams_and_params(
 def load_encoder_and_hparams(
     model_size: AnyPath, models_dir: AnyPath | None = None, fetch: bool = True
 ) -> tuple[Encoder, dict[str, int]]:
-    """The small files alone: enough to encode a prompt and to see whether it fits. Raises UserError."""
+    """The small files alone: enough to encode a prompt and to check its length. Raises UserError."""
     place = find(model_size, models_dir)
     if fetch:
         place.source.fetch_small_files()
@@ -77,22 +77,22 @@ def load_encoder_and_hparams(
 
 
 def load_params(model_size: AnyPath, models_dir: AnyPath | None, hparams: Mapping[str, int]) -> Params:
-    """The weights, memory-mapped; made from the checkpoint where there are none yet, or damaged ones.
+    """The weights, memory-mapped. If they are missing or damaged, the checkpoint is converted first.
 
-    Raises UserError where that cannot be done.
+    Raises UserError if that fails.
     """
     return convert.open_or_convert(find(model_size, models_dir), hparams)
 
 
 def weights_fingerprint(model_size: AnyPath, models_dir: AnyPath | None = None) -> str:
-    """What tells a model's converted weights, which `load_params` has made, from others. Raises UserError."""
+    """A string that identifies a model's converted weights. Raises UserError."""
     return store.fingerprint(find(model_size, models_dir).home)
 
 
 def delete_checkpoint(model_size: AnyPath, models_dir: AnyPath | None = None) -> None:
     """Delete OpenAI's TensorFlow checkpoint of a model in models_dir, once the weights made from it are safe on disk.
 
-    A directory elsewhere is its owner's: nothing is deleted there, and a line on stderr says so. Raises UserError.
+    In a directory elsewhere nothing is deleted, and a line on stderr says so. Raises UserError.
     """
     place = find(model_size, models_dir)
     if not place.is_ours:
@@ -104,7 +104,7 @@ def delete_checkpoint(model_size: AnyPath, models_dir: AnyPath | None = None) ->
 
 
 def find_model_dir(model_size: AnyPath, models_dir: AnyPath | None = None) -> Path:
-    """The directory of a model, which may still have to be made. Raises UserError where there is none of that name.
+    """The directory of a model, which may not exist yet. Raises UserError for an unknown name.
 
     >>> find_model_dir("shakespeare").name
     'shakespeare'

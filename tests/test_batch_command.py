@@ -393,7 +393,7 @@ def test_the_same_model_may_have_moved(place, models_dir):
 def test_without_a_seed_a_run_that_goes_on_says_that_it_draws(place, monkeypatch, capsys):
     interrupted(monkeypatch, 3, sampling=Sampling(1.0))
     go(sampling=Sampling(1.0))
-    assert capsys.readouterr().err == "3 of 8 were there already; without --seed, each other text is a new draw\n"
+    assert capsys.readouterr().err == "3 of 8 were there already; without --seed, the others cannot be reproduced\n"
     texts = {json.loads(line)["text"] for line in Path("out.jsonl").read_bytes().splitlines()}
     assert len(texts) == 8, "one prompt is there twice"
 

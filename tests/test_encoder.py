@@ -186,7 +186,7 @@ def test_an_unknown_id_is_named(encoder, unknown):
 
 
 def test_a_character_outside_the_vocabulary_is_named():
-    with pytest.raises(UserError, match="'b' cannot be written"):
+    with pytest.raises(UserError, match="'b' cannot be encoded"):
         Encoder({"a": 0}, []).encode("b")
 
 
@@ -368,7 +368,7 @@ def the_tokenizer_works_or_one_line_says_why_not(make):
     try:
         assert encoder.decode(encoder.encode("a b" + "ab" * LONG_WORD)) == "a b" + "ab" * LONG_WORD
     except UserError as error:
-        assert "cannot be written in this vocabulary" in str(error)
+        assert "cannot be encoded with this vocabulary" in str(error)
 
 
 @given(json_values | near_vocabularies, json_values | st.lists(st.text("ab \n", max_size=4), max_size=4))

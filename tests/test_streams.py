@@ -182,8 +182,8 @@ def test_a_closed_pipe_ends_quietly(slow_model):
     ("error", "message"),
     [
         (UserError("two\nlines"), "two lines"),
-        (MemoryError(), "expected enough memory, found too little: take a smaller model"),
-        (MemoryError("Unable to\nallocate 3 TiB"), "found too little (Unable to allocate 3 TiB): take"),
+        (MemoryError(), "expected enough memory, found too little: use a smaller model"),
+        (MemoryError("Unable to\nallocate 3 TiB"), "found too little (Unable to allocate 3 TiB): use"),
         (OSError(errno.EIO, "Input/output error\n", "a\nb"), "Input/output error : 'a\\nb'"),
         (ModuleNotFoundError("No module named 'regex'", name="regex"), "expected the package regex"),
     ],

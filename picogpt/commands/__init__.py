@@ -1,1 +1,1 @@
-"""The command lines: one short module each; what they share stands in cli.py."""
+"""The commands, a module for each. cli.py is shared by all of them."""

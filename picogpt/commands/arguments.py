@@ -1,4 +1,4 @@
-"""From the words of a command line to the values of a function's parameters.
+"""From the words of a command line to the arguments of a function.
 
 A parameter whose type is a dataclass stands for its fields: `sampling: Sampling = GREEDY` gives --temperature, --top_k
 and so on, and the function gets one Sampling, which has checked them.
@@ -31,12 +31,12 @@ SHOWN = 60  # characters of a word that a message quotes
 
 
 def parameters(function: Callable[..., Any]) -> Flags:
-    """The parameters of a function by their names, with their types for annotations."""
+    """The parameters of a function by name, with types as annotations."""
     return inspect.signature(function, eval_str=True).parameters
 
 
 def flags_of(function: Callable[..., Any]) -> Flags:
-    """The parameters of a function by their names, with a dataclass's fields in its place."""
+    """The parameters of a function by name, with the fields of a dataclass in place of the dataclass."""
     flags: dict[str, inspect.Parameter] = {}
     for name, parameter in parameters(function).items():
         if has_fields(parameter):
@@ -48,7 +48,7 @@ def flags_of(function: Callable[..., Any]) -> Flags:
 
 
 def call(function: Callable[..., None], values: Mapping[str, Any]) -> None:
-    """Call a function with the values of its flags, those of a dataclass's fields as one object."""
+    """Call a function with the values of its flags. The fields of a dataclass become one object."""
     arguments = dict(values)
     for name, parameter in parameters(function).items():
         if has_fields(parameter):
@@ -78,9 +78,9 @@ def spellings(flags: Flags) -> dict[str, tuple[str, str | None]]:
 
 
 def split_at_dashes(words: list[str], flags: Flags) -> tuple[list[str], list[str]]:
-    """The words before a "--", and those after it, which are no flags whatever they look like.
+    """The words before a "--", and those after it, which are never flags.
 
-    There are no more of these than parameters that need no flag; any other "--" is a text itself.
+    Only a "--" near the end counts, with no more words after it than positional parameters; any other is a text.
     """
     for n in range(1, min(len(positional(flags)), len(words) - 1) + 1):
         if words[-n - 1] == "--":
@@ -89,7 +89,7 @@ def split_at_dashes(words: list[str], flags: Flags) -> tuple[list[str], list[str
 
 
 def named_values(words: list[str], flags: Flags) -> dict[str, str]:
-    """What a command line gives, as text, by the names of the parameters.
+    """The values of a command line, as text, by the names of the parameters.
 
     --name value, --name=value, --na-me, --noname for a boolean, and the letters of SHORT are flags. A word that does
     not look like a flag is positional, and so is one that follows a "--" at the end. Raises UserError for a flag that
@@ -110,12 +110,12 @@ def named_values(words: list[str], flags: Flags) -> dict[str, str]:
         named[name] = value_of(flag, implied, before, known)
     named |= placed(texts + after, [name for name in positional(flags) if name not in named])
     if missing := [name for name, p in flags.items() if p.default is p.empty and name not in named]:
-        raise UserError(f"expected {' and '.join(missing)}, found nothing; --help tells more")
+        raise UserError(f"expected {' and '.join(missing)}, found nothing; see --help")
     return named
 
 
 def find(flag: str, known: Spellings) -> tuple[str, str | None]:
-    """What a flag, as it is written, is for. Raises UserError, with a hint, where there is none such."""
+    """The parameter of a flag, and the value that it implies. Raises UserError, with a hint, for an unknown flag."""
     if spelled(flag) in known:
         return known[spelled(flag)]
     nearest = near(spelled(flag).lstrip("-").lower(), {name: None for name, _ in known.values()})
@@ -124,7 +124,7 @@ def find(flag: str, known: Spellings) -> tuple[str, str | None]:
 
 
 def near(name: str, names: Iterable[str]) -> str | None:
-    """The name that was meant by one that is misspelt, cut short, or shares a word with it: --tokens."""
+    """The name closest to one that is misspelt or cut short, or that has a word of it, as --tokens has."""
     found = difflib.get_close_matches(name, names, n=1, cutoff=0.75)
     found += [other for other in names if other.replace("_", "").startswith(name.replace("_", ""))]
     found += [other for other in names for word in name.split("_") if len(word) > 3 and word in other]
@@ -132,7 +132,7 @@ def near(name: str, names: Iterable[str]) -> str | None:
 
 
 def value_of(flag: re.Match[str], implied: str | None, rest: list[str], known: Spellings) -> str:
-    """The value of a flag: what follows its =, or what it implies, or the next of the words. Raises UserError."""
+    """The value of a flag: the text after its =, the value that it implies, or the next word. Raises UserError."""
     written, value = flag["flag"], flag["value"]
     following = rest[0] if rest and value is None else None
     if implied is None:
@@ -144,7 +144,7 @@ def value_of(flag: re.Match[str], implied: str | None, rest: list[str], known: S
     if value is not None and implied == "False":
         raise UserError(f"expected {written} without a value, found {flag[0][:SHOWN]}")
     if following in ("True", "False", "true", "false") and implied == "True":
-        raise UserError(f"expected {written}=True or {written}=False, found {written} {following}, which is not clear")
+        raise UserError(f"expected {written}=True or {written}=False, found {written} {following}, which is ambiguous")
     return implied if value is None else value
 
 
@@ -154,7 +154,7 @@ def spelled(flag: str) -> str:
 
 
 def placed(texts: list[str], names: list[str]) -> dict[str, str]:
-    """Positional words by the names that are left for them. Raises UserError where there are too many."""
+    """Positional words by the names that are left for them. Raises UserError if there are too many."""
     if len(texts) > len(names):
         plural = "s" * (len(names) != 1)
         expected = f"{len(names) or 'no more'} argument{plural} without a flag" + f" ({', '.join(names)})" * bool(names)

@@ -28,19 +28,19 @@ def main(
 ) -> None:  # fmt: skip
     """Continue every prompt of a file: a line {"prompt": ..., "text": ...} for each, in the order of the prompts.
 
-    A run with an output file can be interrupted at any time: start it again and it goes on. OUTPUT_FILE.run, beside it,
-    keeps the settings and every text that is complete. A run with other settings, prompts or weights is refused, as is
-    a file that is not known to be from such a run.
+    A run with an output file can be interrupted at any time: start it again to resume. OUTPUT_FILE.run, beside it,
+    keeps the settings and every complete text. A run with other settings, prompts or weights is refused, and so is an
+    output file that does not come from such a run.
 
     Files:
         input_file: a file or a pipe with a prompt per line; in a .jsonl file a line is a JSON string, or an object with
-            a string as "prompt". Bytes that are no UTF-8 are shown in the output as \\udc80 to \\udcff
-        output_file: where the lines go; stdout where it is not given. A pipe or a device has no OUTPUT_FILE.run
+            a string as "prompt". Bytes that are not UTF-8 become \\udc80 to \\udcff in the output
+        output_file: where the lines go, by default stdout. A pipe or a device has no OUTPUT_FILE.run
 
     Texts:
-        n_tokens_to_generate: the number of tokens for each prompt; a text that ends before is shorter
+        n_tokens_to_generate: the number of tokens for each prompt; fewer if the text ends before
         sampling: how tokens are chosen
-        batch_size: prompts that are continued at a time: it changes the time and the memory, not the texts
+        batch_size: the number of prompts at a time; it changes the time and the memory, not the texts
 
     Model:
         model_size: as for picogpt: 124M, 355M, 774M, 1558M, shakespeare, or a directory
@@ -72,14 +72,14 @@ def main(
 
 
 def without_a_seed(sampling: Sampling) -> str:
-    """What a run that goes on says of texts that no other run will have."""
-    return "" if sampling.greedy or sampling.seed is not None else "; without --seed, each other text is a new draw"
+    """A warning for a resumed run whose new texts cannot be reproduced."""
+    return "" if sampling.greedy or sampling.seed is not None else "; without --seed, the others cannot be reproduced"
 
 
 def read_prompts(path: Path) -> list[str]:
     """A prompt per line; in a .jsonl file a line is a JSON string, or an object with a "prompt". Raises UserError.
 
-    Only "\\n" and "\\r\\n" end a line. Bytes that are no UTF-8 become surrogate escapes, which the model sees as bytes.
+    Only "\\n" and "\\r\\n" end a line. Bytes that are not UTF-8 become surrogate escapes, which are encoded as bytes.
     """
     try:
         with path.open("rb") as file:
@@ -97,7 +97,7 @@ def read_prompts(path: Path) -> list[str]:
 
 def prompt_in(line: str, where: str) -> str:
     """The prompt in a line of JSON. Raises UserError."""
-    value = files.json_from(line, where, "mend this line")
+    value = files.json_from(line, where, "fix this line")
     prompt = value.get("prompt") if isinstance(value, dict) else value
     if not isinstance(prompt, str):
         raise UserError(f'{where}: expected a string or {{"prompt": a string}}, found {files.quoted(value)}')
@@ -105,7 +105,7 @@ def prompt_in(line: str, where: str) -> str:
 
 
 def encoded(prompts: Sequence[str], model: Model, n_tokens_to_generate: int, input_file: str) -> list[list[int]]:
-    """The ids of each prompt. Raises UserError, with the number of the line, where one cannot be continued."""
+    """The ids of each prompt. Raises UserError, with the number of the line, if one cannot be continued."""
     ids = []
     for number, prompt in enumerate(prompts, start=1):
         try:
@@ -116,7 +116,7 @@ def encoded(prompts: Sequence[str], model: Model, n_tokens_to_generate: int, inp
 
 
 def fingerprint(model: Model) -> str:
-    """What tells a model from others, but for its weights."""
+    """A digest of a model's hyperparameters and tokenizer."""
     parts = [model.hparams, model.encoder.encoder, list(model.encoder.bpe_ranks)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

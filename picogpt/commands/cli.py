@@ -1,6 +1,6 @@
-"""What every command line of picogpt shares: the call of a function, the prompt, the text on stdout, and the end.
+"""Shared by all commands: calling their functions, reading the prompt, writing text, and exiting.
 
-stdout holds the answer and nothing else; progress and messages go to stderr.
+Only the answer goes to stdout. Progress and messages go to stderr.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ T = TypeVar("T")
 
 DEPENDENCIES = ("numpy", "fire", "platformdirs", "regex", "requests", "tqdm")
 PACKAGE = Path(__file__).parent.parent
-PROMPT_LIMIT = 1 << 24  # bytes; no model sees as many
+PROMPT_LIMIT = 1 << 24  # bytes; far more than any model sees
 
 
 def run(function: Callable[..., None], argv: list[str] | None = None) -> None:
-    """Call a function with the arguments of a command line. The work begins when all of them are known to be good."""
+    """Call a function with the arguments of a command line. All of them are checked before the work begins."""
     words = sys.argv[1:] if argv is None else argv
     flags = arguments.flags_of(function)
     if page := page_asked_for(function, words, flags):
@@ -39,7 +39,7 @@ def run(function: Callable[..., None], argv: list[str] | None = None) -> None:
 
 
 def page_asked_for(function: Callable[..., None], words: list[str], flags: arguments.Flags) -> str | None:
-    """The help where -h is anywhere among the flags, or the version; None where neither is."""
+    """The help page if -h is among the flags, or the version if --version is; else None."""
     before_dashes, _ = arguments.split_at_dashes(words, flags)
     if {"-h", "--help"} & {*before_dashes}:
         from picogpt.commands import help
@@ -53,27 +53,27 @@ def page_asked_for(function: Callable[..., None], words: list[str], flags: argum
 
 
 def through_fire(named: Mapping[str, str], flags: arguments.Flags) -> dict[str, Any]:
-    """The values of flags that are given as text.
+    """Parse the values of flags with Fire.
 
-    Fire alone would read a prompt as Python (`[1, 2]`, `1e5`, `True`), take one like `--` for its own, --seed without a
-    value for True, and complain of a misspelt flag only after the work is done. So the words have been looked at, each
-    name has a parser of its own type, and what Fire calls only takes note of the values.
+    On its own, Fire would evaluate a prompt as Python (`[1, 2]`, `1e5`, `True`), treat the prompt `--` as a separator,
+    read --seed without a value as True, and report a misspelt flag only after the work is done. So the words are
+    checked before, each name has a parser for its type, and the function that Fire calls only records the values.
     """
-    import fire  # takes a twentieth of a second, so not before the words are known to be good
+    import fire  # takes 50 ms, so only after the words are checked
 
     values: dict[str, Any] = {}
 
-    def take_note(**parsed: Any) -> None:
+    def record(**parsed: Any) -> None:
         values.update(parsed)
 
     parsers = {name: arguments.parser_for(name, flags[name]) for name in named}
-    fire.Fire(fire.decorators.SetParseFns(**parsers)(take_note), [f"--{name}={text}" for name, text in named.items()])
+    fire.Fire(fire.decorators.SetParseFns(**parsers)(record), [f"--{name}={text}" for name, text in named.items()])
     return values
 
 
 @contextmanager
 def clean_exit() -> Iterator[None]:
-    """End the program as its user expects: one line for a mistake, quietly on Ctrl-C and on a closed pipe."""
+    """Exit as users expect: with one line for a mistake, and quietly on Ctrl-C or a closed pipe."""
     sys.stdout = sys.stdout or _closed_stream()
     sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
     if hasattr(sys.stdout, "reconfigure"):
@@ -82,14 +82,14 @@ def clean_exit() -> Iterator[None]:
     try:
         yield
         write([], end="")
-        gc.freeze()  # or Python would search all objects for garbage once more, 15 ms of looking in vain
+        gc.freeze()  # skip Python's last garbage collection, which takes 15 ms
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         _flush_or_forget(sys.stdout)
         os.kill(os.getpid(), signal.SIGINT)  # so that a shell sees how the program ended
     except BrokenPipeError:
         _flush_or_forget(sys.stdout)
-        sys.exit(128 + 13)  # as a program does that SIGPIPE ends
+        sys.exit(128 + 13)  # the status of a program ended by SIGPIPE
     except Exception as error:
         if (message := in_one_line(error)) is None:
             raise
@@ -99,7 +99,7 @@ def clean_exit() -> Iterator[None]:
 
 
 def in_one_line(error: Exception) -> str | None:
-    """What a person can put right, or what their machine lacks; None for a mistake in the program."""
+    """The message for an error that the user can fix, or that the machine causes; None for a bug."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, ModuleNotFoundError) and error.name in DEPENDENCIES:
@@ -109,7 +109,7 @@ def in_one_line(error: Exception) -> str | None:
         )
     if isinstance(error, MemoryError):
         found = f"too little{f' ({error})' if str(error) else ''}"
-        return printable(f"expected enough memory, found {found}: take a smaller model, or fewer texts at a time")
+        return printable(f"expected enough memory, found {found}: use a smaller model, or fewer texts at a time")
     if isinstance(error, OSError):
         return printable(str(error))
     return None
@@ -117,9 +117,9 @@ def in_one_line(error: Exception) -> str | None:
 
 @contextmanager
 def ctrl_c_raises() -> Iterator[None]:
-    """Within, Ctrl-C raises KeyboardInterrupt, so that files are closed; before and after, it ends the process.
+    """Let Ctrl-C raise KeyboardInterrupt, so that files are closed. Before and after, Ctrl-C ends the process.
 
-    That is so where __main__.py has begun: else a traceback would come out of an import that is half done.
+    This changes nothing unless __main__.py has made Ctrl-C end the process, to avoid tracebacks from imports.
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_DFL:
         yield
@@ -143,9 +143,9 @@ def program_name() -> str:
 
 
 def read_prompt(prompt: str | None) -> str:
-    """The prompt, or what a pipe brings, less its last newline; bytes that are no UTF-8 become surrogate escapes.
+    """The prompt, or the text from a pipe without its last newline. Bytes that are not UTF-8 become surrogate escapes.
 
-    Raises UserError where neither has one: only "" as an argument asks for a new text.
+    Raises UserError if there is neither, or if the pipe is empty: only "" as an argument starts a new text.
     """
     if prompt is not None:
         return prompt
@@ -159,14 +159,14 @@ def read_prompt(prompt: str | None) -> str:
 
 
 def at_least(least: int, **values: int) -> None:
-    """Raises UserError, naming the flag, for a number that is too small."""
+    """Raise UserError, naming the flag, for a number that is too small."""
     for name, value in values.items():
         if value < least:
             raise UserError(f"{name} must be {least} or more, found {value}")
 
 
 def write(pieces: Iterable[str], end: str = "\n") -> None:
-    """Write pieces of text to stdout as they come. Raises UserError where that fails, as on a full disk."""
+    """Write pieces of text to stdout as they come. Raises UserError if that fails, as on a full disk."""
     texts = iter(pieces)
     while (piece := next(texts, None)) is not None:
         _write(piece)
@@ -184,7 +184,7 @@ def _write(text: str) -> None:
 
 
 def _flush_or_forget(stream: TextIO) -> None:
-    """Flush a stream; where that fails, let what is in it go, or Python fails again when it exits."""
+    """Flush a stream. If that fails, discard its contents, or Python would fail again at exit."""
     try:
         stream.flush()
     except OSError:
@@ -198,7 +198,7 @@ def _tell(line: str) -> None:
 
 
 def _closed_stream() -> TextIO:
-    """For a stdout that was closed before the program began: writing to it fails, as it does in other programs."""
+    """A stream that cannot be written to, for a stdout that was closed before the program started."""
     return os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
 
 
@@ -209,7 +209,7 @@ def write_samples(texts: Iterable[str]) -> None:
 
 
 def progress(steps: Iterable[T], total: int, unit: str, beside_text: bool = False) -> Iterator[T]:
-    """A bar on stderr while text is generated, unless stderr is no terminal or the text is written beside it."""
+    """Show a progress bar on stderr, unless stderr is not a terminal or the text is written to the same terminal."""
     if not sys.stderr.isatty() or (beside_text and sys.stdout.isatty()):
         return iter(steps)
     from tqdm import tqdm

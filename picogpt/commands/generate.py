@@ -19,20 +19,20 @@ def main(
     """Continue a prompt with GPT-2: the text goes to stdout as it is generated, everything else to stderr.
 
     Text:
-        prompt: the text to continue, from a pipe where it is not given; "" starts a new text
-        n_tokens_to_generate: the number of tokens; a text that ends before, at <|endoftext|>, is shorter
+        prompt: the text to continue, by default read from a pipe; "" starts a new text
+        n_tokens_to_generate: the number of tokens; fewer if the text ends before, with <|endoftext|>
         sampling: how tokens are chosen
         nsamples: the number of texts, generated as one batch
 
     Model:
         model_size: 124M, 355M, 774M or 1558M (downloaded when first used), shakespeare (bundled), the name of a
             directory in models_dir, or the path of one, as ./NAME, in OpenAI's or Hugging Face's form
-        models_dir: where models are kept; PICOGPT_MODELS_DIR where it is not given, else models
+        models_dir: the directory of models; by default PICOGPT_MODELS_DIR, or else models
         delete_checkpoint: delete OpenAI's checkpoint once the weights are converted: half the disk space
 
     Advanced:
-        lookahead: guess the next tokens where the text repeats itself and verify them: the same text, sooner
-        draft_model: a smaller model with the same vocabulary that guesses for model_size: the same text, sooner
+        lookahead: guess the next tokens when the text repeats itself and verify them: the same text, faster
+        draft_model: a smaller model with the same vocabulary that guesses for model_size: the same text, faster
 
     Examples:
         picogpt "ROMEO:" -m shakespeare
@@ -51,12 +51,12 @@ def main(
         raise UserError(f"a draft model guesses for one text at a time, found nsamples {nsamples}: leave one out")
     text = cli.read_prompt(prompt)
 
-    # the small files first: a prompt that does not fit is refused before the weights are opened, or even downloaded
+    # the small files first: a prompt that is too long is refused before the weights are downloaded or opened
     model = open_model(model_size, models_dir)
     draft = open_model(draft_model, models_dir) if draft_model else None
     ids = model.prompt_ids(text, n_tokens_to_generate, draft)
     if delete_checkpoint:
-        model.params  # noqa: B018 once they are open, they do not need the checkpoint
+        model.params  # noqa: B018 opened now, because it may need the checkpoint
         utils.delete_checkpoint(model_size, models_dir)
 
     settings = asdict(sampling)

@@ -55,7 +55,7 @@ def page(function: Callable[..., Any], program: str) -> str:
 
 
 def usage(program: str, flags: Flags) -> str:
-    """The first line: what needs no flag stands in capitals, in brackets where it may be left out."""
+    """The first line: positional parameters in capitals, in brackets if they are optional."""
     words = [
         name.upper() if flags[name].default is inspect.Parameter.empty else f"[{name.upper()}]"
         for name in arguments.positional(flags)
@@ -64,13 +64,13 @@ def usage(program: str, flags: Flags) -> str:
 
 
 def explanations(*documented: Any) -> dict[str, str]:
-    """What the docstrings of functions and classes say of each name."""
+    """The explanation of each name in the docstrings of functions and classes."""
     docs = (inspect.getdoc(thing) or "" for thing in documented)
     return {name: " ".join(text.split()) for doc in docs for _, name, text in ENTRY.findall(doc)}
 
 
 def spelling(name: str, flags: Flags) -> str:
-    """How a parameter is written: `-n, --n_tokens_to_generate N`, or PROMPT where it needs no flag."""
+    """How a parameter is written: `-n, --n_tokens_to_generate N`, or PROMPT if it needs no flag."""
     if name in arguments.positional(flags):
         return name.upper()
     letters = [f"-{letter}, " for letter, long in arguments.SHORT.items() if long == name]
@@ -80,7 +80,7 @@ def spelling(name: str, flags: Flags) -> str:
 
 
 def entry(flag: str, text: str, default: Any, width: int) -> str:
-    """A flag, what it does, and its default where that says something."""
+    """A flag, its explanation, and its default if there is one to show."""
     if default not in (None, "", False, inspect.Parameter.empty):
         text = f"{text} ({'the default' if default is True else f'default: {default}'})".lstrip()
     lines = textwrap.wrap(text, width - COLUMN)

@@ -1,8 +1,8 @@
-"""What an interrupted batch goes on from: a file beside its output that has every text as soon as it is complete.
+"""The journal that lets an interrupted batch resume: a file beside the output that gets each text once it is complete.
 
-The first line says what the texts are made with: the settings and the model. Each line after it is one text, in
-whatever order they were complete. Every line has a checksum, so that a damaged one is seen. What follows the last
-newline is a line that an interrupted run had begun; the next run cuts it off.
+The first line holds the settings and the model. Each line after it holds one text, in the order of completion. Every
+line has a checksum, so that damage is detected. An interrupted run may leave an incomplete last line, which the next
+run cuts off.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from picogpt import files
 from picogpt.errors import UserError
 
 FORMAT = "picogpt batch 1"
-FIRST_LINE = 1 << 20  # bytes; no journal's is nearly as long
+FIRST_LINE = 1 << 20  # bytes; far longer than that of any journal
 OTHER = "choose another --output_file"
 
 
@@ -27,10 +27,10 @@ class Journal:
 
     prompts    those of this run
     texts      number of the prompt -> text
-    made_with  {"settings": {name: value}, "model": {"model_size": name, and whatever tells it from others}}, or None
-               where no run has been before
+    made_with  {"settings": {name: value}, "model": {"model_size": name, and fingerprints}}, or None before the first
+               run
 
-    Raises UserError for a file that is something else, and where a prompt differs from that of an earlier run.
+    Raises UserError if the file is something else, or if a prompt differs from that of an earlier run.
     """
 
     def __init__(self, path: Path, prompts: Sequence[str]):
@@ -77,7 +77,7 @@ class Journal:
             )
 
     def check(self, settings: Mapping[str, Any], model: Mapping[str, str]) -> None:
-        """Raises UserError where earlier runs had another setting or, by what `model` tells, another model."""
+        """Raise UserError if earlier runs used another setting or another model."""
         if self.made_with is None:
             return
         earlier, now = self.made_with["settings"], json.loads(json.dumps(settings))
@@ -90,11 +90,11 @@ class Journal:
 
     def _refuse(self, expected: str, found: object) -> None:
         raise UserError(
-            f"{self.path}: expected {expected} as in the earlier run, found {found}: go on as it was, or {OTHER}"
+            f"{self.path}: expected {expected} as in the earlier run, found {found}: use the same again, or {OTHER}"
         )
 
     def begin(self, settings: Mapping[str, Any], model: Mapping[str, str]) -> None:
-        """Get ready to append: make a journal, or cut off what an interrupted run had begun. Raises OSError."""
+        """Prepare to append: create the journal, or cut off an incomplete last line. Raises OSError."""
         if self.made_with is None:
             _save_whole(self.path, sealed({"journal": FORMAT, "settings": settings, "model": model}))
         self.file = self.path.open("ab", buffering=0)
@@ -102,19 +102,19 @@ class Journal:
             self.file.truncate(self.n_bytes)
 
     def append(self, number: int, text: str) -> None:
-        """Keep a text: it is on the disk when this returns. Raises OSError."""
+        """Append a text. It is on the disk when this returns. Raises OSError."""
         assert self.file is not None, "begin comes first"
         write_whole(self.file, sealed({"number": number, "prompt": self.prompts[number], "text": text}))
         os.fsync(self.file.fileno())
 
     def close(self) -> None:
-        """End what `begin` began, if it did."""
+        """Close the file that `begin` opened, if any."""
         if self.file is not None:
             self.file.close()
 
 
 def json_line(value: object) -> bytes:
-    r"""A value as a line of ASCII; bytes of a prompt that are no UTF-8 stand in it as \udc80 to \udcff.
+    r"""A value as a line of ASCII. Bytes of a prompt that are not UTF-8 become \udc80 to \udcff.
 
     >>> json_line({"prompt": "caf\udce9"})
     b'{"prompt": "caf\\udce9"}\n'
@@ -128,7 +128,7 @@ def sealed(value: Mapping[str, Any]) -> bytes:
 
 
 def unsealed(line: bytes) -> dict[str, Any] | None:
-    """What `sealed` made a line of; None for any other bytes."""
+    """The object in a line that `sealed` made; None for any other bytes."""
     try:
         value = files.json_object_from(line.decode("ascii"), "")
     except ValueError:
@@ -145,7 +145,7 @@ def write_whole(file: BinaryIO, data: bytes) -> None:
 
 
 def _save_whole(path: Path, data: bytes) -> None:
-    """Make a file that is there whole or not at all. Raises OSError."""
+    """Write a file completely or not at all. Raises OSError."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with new.open("xb", buffering=0) as file:

@@ -1,8 +1,8 @@
-"""Where a batch's texts go: a line of JSON for each, in the order of the prompts.
+"""The output of a batch: a line of JSON for each text, in the order of the prompts.
 
-A stream gets each line as soon as it is its turn. So does a file, and beside it lies a journal, OUTPUT.run, which has
-every text even sooner. At every moment the bytes of the file are the beginning of what the journal gives in order, and
-that is how a file is known to be ours: any other is refused as it is. Ours is only ever appended to.
+A line is written as soon as all lines before it are. A file has a journal beside it, OUTPUT.run, which gets each text
+first. The file is therefore always a prefix of the lines that the journal gives in order. A file for which this does
+not hold is not ours: it is refused and not changed. Our own files are only appended to.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from picogpt.commands import cli
 from picogpt.commands.journal import OTHER, Journal, json_line, write_whole
 from picogpt.errors import UserError
 
-FAR = 1 << 40  # bytes; Windows locks a place in a file, here one that has no text
+FAR = 1 << 40  # bytes; Windows locks a range of a file, here one far beyond the text
 
 
 class Results:
-    """The texts of prompts on their way to a stream.
+    """Writes the texts of prompts to a stream.
 
-    there  numbers of the prompts whose texts earlier runs have made
-    texts  number of the prompt -> text: those that are complete and not yet written
+    there  numbers of the prompts whose texts earlier runs have completed
+    texts  number of the prompt -> text, for texts that are complete but not yet written
     """
 
     def __init__(self, prompts: Sequence[str], write: Callable[[bytes], object]):
@@ -38,28 +38,28 @@ class Results:
         self.next = 0
 
     def check(self, settings: Mapping[str, Any], model: Mapping[str, str]) -> None:
-        """Raises UserError where earlier runs made their texts with something else."""
+        """Raise UserError if earlier runs used other settings or another model."""
 
     def begin(self, settings: Mapping[str, Any], model: Mapping[str, str]) -> None:
-        """Check again, and get ready to add. Nothing is written before."""
+        """Check again and prepare to write. Nothing is written before this call."""
 
     def add(self, number: int, text: str) -> None:
-        """Take a complete text; write the lines whose turn it is."""
+        """Add a complete text, and write all lines that can be written in order."""
         self.texts[number] = text
         for line in self.lines():
             self.write(line)
 
     def lines(self) -> Iterator[bytes]:
-        """The lines whose turn it is."""
+        """The lines that come next in order and are complete."""
         while self.next in self.texts:
             yield json_line({"prompt": self.prompts[self.next], "text": self.texts.pop(self.next)})
             self.next += 1
 
 
 class ResumableResults(Results):
-    """The texts of prompts on their way to a file, with a journal.
+    """Writes the texts of prompts to a file, with a journal.
 
-    Raises UserError where the file or its journal is anything else than what a run of these prompts has left.
+    Raises UserError if the file or its journal was not left by a run of these prompts.
     """
 
     def __init__(self, prompts: Sequence[str], path: Path, file: BinaryIO):
@@ -70,7 +70,7 @@ class ResumableResults(Results):
         self.unwritten = self._after(file)
 
     def _after(self, file: BinaryIO) -> bytes:
-        """What is to follow the bytes of the file so that it has the lines that are there. Raises UserError."""
+        """The bytes of complete lines that the file does not have yet. Raises UserError if the file is not ours."""
         unwritten = []
         for line in self.lines():
             found = file.read(len(line))
@@ -113,7 +113,7 @@ class ResumableResults(Results):
 
 @contextmanager
 def opened(output_file: str | None, prompts: Sequence[str]) -> Iterator[Results]:
-    """Results that go to a file or a stream: a pipe, a device, or stdout where none is named. Raises UserError."""
+    """Results that go to a file or a stream: a pipe, a device, or stdout if none is named. Raises UserError."""
     path = Path(os.devnull if output_file is None else output_file)
     if output_file is None or _is_stdout(path):
         yield Results(prompts, lambda line: cli.write([line.decode("ascii")], end=""))
@@ -135,7 +135,7 @@ def _write(file: BinaryIO, line: bytes, path: Path) -> None:
 
 
 def _is_stdout(path: Path) -> bool:
-    """Is it what stdout goes to, as /dev/stdout is?"""
+    """Whether stdout goes to this path, as it does to /dev/stdout."""
     try:
         return os.path.samestat(path.stat(), os.fstat(sys.stdout.fileno()))
     except OSError:
@@ -152,9 +152,9 @@ def _is_stream(path: Path) -> bool:
 
 @contextmanager
 def _held(path: Path) -> Iterator[BinaryIO]:
-    """A file, open for reading and appending, that no other run has meanwhile: the lock ends with this process.
+    """A file, open for reading and appending, and locked against other runs until this process ends.
 
-    A new file that is still empty goes when something fails. Raises UserError.
+    A new file is removed if something fails while it is empty. Raises UserError.
     """
     new = not files.is_there(path)
     with explained(path):
@@ -172,12 +172,12 @@ def _held(path: Path) -> Iterator[BinaryIO]:
 
 
 def _lock(file: BinaryIO, path: Path) -> None:
-    """Raises UserError where another process has it, or where it is no file."""
+    """Lock a file. Raises UserError if another process has locked it, or if it is not a regular file."""
     found = os.fstat(file.fileno())
     if not stat.S_ISREG(found.st_mode):
         raise UserError(f"{path}: expected a file, a pipe or a terminal, found another device: {OTHER}")
     if os.name == "nt":
-        file.seek(FAR)  # what is locked can be read by nobody else there
+        file.seek(FAR)  # others cannot read a locked range there
     with explained(path):
         if not files.try_to_lock(file.fileno(), wait=False) or not os.path.samestat(found, path.stat()):
             raise UserError(f"{path}: another run is writing to it: wait until that ends, or {OTHER}")
@@ -185,10 +185,10 @@ def _lock(file: BinaryIO, path: Path) -> None:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Raises UserError where the operating system does not let us write."""
+    """Turn an OSError from writing into a UserError."""
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise UserError(f"{path}: cannot write to it: {error.strerror}: mend that and run again, or {OTHER}") from None
+        raise UserError(f"{path}: cannot write to it: {error.strerror}: fix that and run again, or {OTHER}") from None

@@ -1,4 +1,4 @@
-"""`python -m picogpt.verify MODEL`: is every byte of a model as it was written?"""
+"""`python -m picogpt.verify MODEL`: check every byte of a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def main(model_size: str, *, models_dir: str | None = None) -> None:
 
     Model:
         model_size: the model's name, or its directory
-        models_dir: where models are kept
+        models_dir: the directory of models
 
     Examples:
         picogpt shakespeare

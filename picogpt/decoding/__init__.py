@@ -1,1 +1,1 @@
-"""More ways from logits to text, on the loop of gpt2.py."""
+"""Other ways to generate text, built on gpt2.py."""

@@ -1,8 +1,8 @@
 """Many prompts of different lengths, several at a time, one in each row of a batch.
 
-The weights are read once for all rows. Each prompt is run alone, into its row of the cache, and every step then adds
-one token to each row; a row whose text is complete takes the next prompt at once. So nothing is spent on padding except
-in attention, where all rows look as far back as the longest.
+A step adds one token to each row and reads the weights once for all rows. When the text of a row is complete, the row
+takes the next prompt, which goes through the model alone. So padding costs nothing, except in attention: there the
+shorter rows are computed as if they were as long as the longest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from picogpt.sampling import GREEDY, Sampling
 
 @dataclass
 class Text:
-    """A prompt that is being continued, with random numbers of its own: the same as if it were alone."""
+    """A prompt that is being continued, with the random numbers that it would get alone."""
 
     number: int
     prompt: list[int]
@@ -34,9 +34,9 @@ def generate(
     prompts: Sequence[list[int]], params: Params, n_head: int, n_tokens_to_generate: int, *,
     batch_size: int = 16, sampling: Sampling = GREEDY, stop_id: int | None = None,
 ) -> Iterator[tuple[int, int | None]]:  # fmt: skip
-    """Continue every prompt by the ids that gpt2.generate would give it alone.
+    """Continue every prompt by the ids that gpt2.generate would generate for it alone.
 
-    Yields (number of the prompt, id) for each new token as soon as it is known, and (number, None) where a text ends.
+    Yields (number of the prompt, id) for each new token as soon as it is known, and (number, None) when a text ends.
 
     Raises UserError as gpt2.generate does, naming the prompt.
     """
@@ -57,10 +57,10 @@ def _generate(
     max_length = max(map(len, prompts), default=0) + n_tokens
     kv_cache = new_cache(params, n_head, max_length, n_rows)
     waiting = (Text(number, prompt, n_tokens, sampling.rngs(1)) for number, prompt in enumerate(prompts))
-    texts: list[Text] = []  # one for each row in use: the first ones of the cache
+    texts: list[Text] = []  # texts[i] is in row i of the cache
 
     def choose(text: Text, at: Array) -> Iterator[tuple[int, int | None]]:
-        """Add the token that the logits `at` choose to a text, unless it is the stop token."""
+        """Choose the next token of a text from the logits `at`."""
         token_id = int(sampling.next_ids(at, text.rngs))
         text.n_left = 0 if token_id == stop_id else text.n_left - 1
         text.last = [token_id]
@@ -96,14 +96,14 @@ def _generate(
 
 
 def decide_alone(last: list[int], params: Params, n_head: int, row: KVCache) -> Array:  # -> [n_vocab]
-    """The logits after the newest token of a row, by a pass over it alone: in a batch, rounding differs."""
+    """The logits after the newest token of a row, computed without the other rows, whose presence changes rounding."""
     row.truncate(row.length - 1)
     at: Array = next_logits(last, params, n_head, row)[-1]
     return at
 
 
 def in_order(events: Iterable[tuple[int, int | None]]) -> Iterator[list[int]]:
-    """The ids of each prompt, in the order of the prompts; a text that is complete early is held back.
+    """The ids of each prompt, in the order of the prompts. A text that is complete early is held back.
 
     >>> list(in_order([(1, 7), (0, 5), (1, None), (0, 6), (0, None)]))
     [[5, 6], [7]]

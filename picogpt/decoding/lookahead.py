@@ -1,10 +1,10 @@
-"""Look-ahead without loss: guess the next tokens, verify all of them in one pass, keep those that hold.
+"""Lossless look-ahead: guess the next tokens, verify all guesses in one pass, and keep those that are right.
 
-A pass over 8 positions takes twice as long as one over a single position, over 32 four times (see matmul.py), so tokens
-whose guesses hold are cheap. What is generated is what gpt2.generate would generate: at each position the model's own
-token is taken, greedy or drawn, and a guess only decides whether the positions after it were worth computing. (Rounding
-differs between the two. Where it could decide, a greedy token is computed again; a drawn one differs when its random
-number falls between two roundings of a probability's border.)
+A pass over 8 positions takes twice as long as a pass over one, a pass over 32 four times as long (see matmul.py), so
+right guesses are cheap tokens. The text is the one that gpt2.generate generates: at each position the model's own token
+is taken, greedy or drawn, and a wrong guess only means that the positions after it are computed again. (Rounding
+differs between the two. If it could change a greedy token, that token is computed again. It changes a drawn token in
+the rare case that the random number lies right at the border between two tokens.)
 
 Idea: Leviathan et al. 2023, "Fast Inference from Transformers via Speculative Decoding"; guesses from the text
 itself: Saxena 2023, "Prompt Lookup Decoding".
@@ -22,27 +22,27 @@ from picogpt.arrays import Array, Params
 from picogpt.gpt2 import check_request, new_cache, next_logits
 from picogpt.sampling import GREEDY, Sampling
 
-NGRAM = 3  # tokens that must have stood together before for a guess
+NGRAM = 3  # the last tokens that must have occurred before, as a sequence, to make a guess
 MAX_GUESSES = 31
 MAX_DRAFTED = 8
-TOO_CLOSE = 2e-5  # of the largest logit: below, rounding in another order of additions could change the order of two
+TOO_CLOSE = 2e-5  # relative to the largest logit: sums in another order could swap logits that are closer
 
 
 class Guesser(Protocol):
-    """What `generate` asks for guesses."""
+    """The interface of a source of guesses."""
 
     def append(self, token_id: int) -> None:
-        """Take note of the next token of the text."""
+        """Append the next token of the text."""
 
     def guess(self, limit: int) -> list[int]:
-        """The next tokens, `limit` of them or fewer."""
+        """Up to `limit` guesses of the next tokens."""
 
 
 class PromptLookup:
-    """Guesses that the text goes on as it did the last time that its last NGRAM tokens stood together.
+    """Guesses that the text continues as it did the last time that its last NGRAM tokens occurred.
 
-    Every guess is compared with what really came, used or not. As many are used as held in a row, none where fewer
-    than two did: text that does not repeat itself is generated as if there were no look-ahead.
+    A guess is made for every token and compared with it, whether it is used or not. If the last n guesses were right,
+    the next n are used, but none if n is 1: text that does not repeat itself costs no extra time.
 
     >>> lookup = PromptLookup([1, 2, 3, 4, 5, 1, 2, 3, 4, 5])
     >>> lookup.guess(4)
@@ -52,15 +52,15 @@ class PromptLookup:
     def __init__(self, ids: list[int]):
         self.ids: list[int] = []
         self.after: dict[tuple[int, ...], int] = {}  # NGRAM tokens -> the position after them
-        self.source: int | None = None  # where the text that we seem to repeat goes on
-        self.held = 0  # guesses in a row
+        self.source: int | None = None  # the position of the next guess
+        self.n_right = 0  # the last guesses that were right, in a row
         for token_id in ids:
             self.append(token_id)
 
     def append(self, token_id: int) -> None:
-        """Take note of the next token of the text."""
-        held = self.source is not None and self.ids[self.source] == token_id
-        self.held = self.held + 1 if held else 0
+        """Append the next token of the text."""
+        right = self.source is not None and self.ids[self.source] == token_id
+        self.n_right = self.n_right + 1 if right else 0
         self.ids.append(token_id)
         if len(self.ids) >= NGRAM:
             key = tuple(self.ids[-NGRAM:])
@@ -68,18 +68,18 @@ class PromptLookup:
             self.after[key] = len(self.ids)
 
     def guess(self, limit: int) -> list[int]:
-        """The next tokens, `limit` of them or fewer."""
-        n = min(self.held, limit, MAX_GUESSES)
-        if self.source is None or self.held < 2:
+        """Up to `limit` guesses of the next tokens."""
+        n = min(self.n_right, limit, MAX_GUESSES)
+        if self.source is None or self.n_right < 2:
             return []
-        period = len(self.ids) - self.source  # a loop goes on through its own guesses
+        period = len(self.ids) - self.source  # past the end of the text, a loop repeats its own guesses
         return [self.ids[self.source + i % period] for i in range(n)]
 
 
 class DraftModel:
-    """Guesses that the text goes on as a smaller model with the same vocabulary would, greedily.
+    """Guesses that the text continues as a smaller model with the same vocabulary would, greedily.
 
-    One more guess is made next time when all of them held, one less when one failed, and always one.
+    If all guesses were right, one more is made next time. If one was wrong, one less is made, but at least one.
     """
 
     def __init__(self, inputs: list[int], params: Params, n_head: int, max_length: int):
@@ -88,26 +88,25 @@ class DraftModel:
         self.n_head = n_head
         self.kv_cache = new_cache(params, n_head, max_length)
         self.cached: list[int] = []  # the ids whose keys and values are in the cache
-        self.pending: list[int] = []  # guesses not yet compared with what came
+        self.pending: list[int] = []  # guesses not yet compared with the text
         self.n_guesses = 4
 
     def append(self, token_id: int) -> None:
-        """Take note of the next token of the text."""
+        """Append the next token of the text."""
         self.ids.append(token_id)
         if self.pending:
-            held = self.pending.pop(0) == token_id
-            if not held:
+            if self.pending.pop(0) != token_id:
                 self.pending = []
                 self.n_guesses = max(self.n_guesses - 1, 1)
             elif not self.pending:
                 self.n_guesses = min(self.n_guesses + 1, MAX_DRAFTED)
 
     def guess(self, limit: int) -> list[int]:
-        """The next tokens, `limit` of them or fewer."""
+        """Up to `limit` guesses of the next tokens."""
         # the last token goes through the model with the one before it: a pass over a single position would wake BLAS's
-        # threads, which would be in the way of the pass that verifies, see matmul.py
-        held = takewhile(lambda pair: pair[0] == pair[1], zip(self.cached, self.ids[:-2], strict=False))
-        self.kv_cache.truncate(len(list(held)))
+        # threads, which would slow down the verifying pass, see matmul.py
+        still_valid = takewhile(lambda pair: pair[0] == pair[1], zip(self.cached, self.ids[:-2], strict=False))
+        self.kv_cache.truncate(len(list(still_valid)))
         new, guesses = self.ids[self.kv_cache.length :], []
         for _ in range(min(self.n_guesses, limit)):
             at = next_logits(new, self.params, self.n_head, self.kv_cache, n_last=2)[-1]  # [n_vocab]
@@ -124,7 +123,7 @@ def generate(
     inputs: list[int], params: Params, n_head: int, n_tokens_to_generate: int, *,
     sampling: Sampling = GREEDY, stop_id: int | None = None, guesser: Guesser | None = None,
 ) -> Iterator[int]:  # fmt: skip
-    """The ids of gpt2.generate for the same arguments, faster where guesses hold (PromptLookup's by default).
+    """The ids of gpt2.generate for the same arguments, faster if guesses (by default PromptLookup's) are right.
 
     Raises UserError as gpt2.generate does.
     """
@@ -138,7 +137,7 @@ def _generate(
 ) -> Iterator[int]:
     kv_cache = new_cache(params, n_head, len(new) + n_left)
     rngs = sampling.rngs(1)
-    may_guess = False  # after the whole prompt
+    may_guess = False  # the first pass takes the prompt alone
     while n_left:
         guesses = guesser.guess(n_left - 1) if may_guess else []
         n_past = kv_cache.length + len(new)
@@ -146,7 +145,7 @@ def _generate(
         may_guess, n_found = True, 0
         for row, guess in zip(at, [*guesses, None], strict=True):
             if guesses and sampling.greedy and too_close(row):
-                may_guess = False  # decide by a pass over this position alone
+                may_guess = False  # compute this position again, alone
                 break
             token_id = int(sampling.next_ids(row, rngs))
             if token_id == stop_id:
@@ -162,7 +161,7 @@ def _generate(
 
 
 def too_close(row: Array) -> bool:  # [n_vocab]
-    """Whether the two largest logits are so near to one another that rounding decides.
+    """Whether the two largest logits are so close that rounding could swap them.
 
     >>> too_close(np.float32([1, 1 - 1e-6, 0])), too_close(np.float32([1, 0.9, 0]))
     (True, False)
