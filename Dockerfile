@@ -7,9 +7,7 @@
 #     docker run --rm -v picogpt:/models picogpt-parity 124M
 #
 # Targets:
-# - picogpt (the default): downloads OpenAI's models to /models and converts them, for which it has TensorFlow
-# - slim: without TensorFlow, a quarter of the size: the bundled model (--model_size shakespeare), and what the
-#   volume holds already converted
+# - picogpt (the default): downloads OpenAI's models to /models and converts them
 # - parity: the same prompts through OpenAI's own code and through picogpt; amd64 only, as TensorFlow 1.15 is
 
 ARG PYTHON=docker.io/library/python:3.12-slim-bookworm
@@ -22,7 +20,7 @@ COPY models/shakespeare models/shakespeare
 COPY picogpt picogpt
 RUN python3.12 -m venv /opt/picogpt && /opt/picogpt/bin/pip install --no-cache-dir .
 
-FROM ${PYTHON} AS slim
+FROM ${PYTHON} AS base
 RUN useradd --create-home picogpt && install -d -o picogpt -g picogpt /models
 COPY --from=build /opt/picogpt /opt/picogpt
 ENV PATH=/opt/picogpt/bin:$PATH PICOGPT_MODELS_DIR=/models
@@ -30,12 +28,6 @@ VOLUME /models
 WORKDIR /home/picogpt
 USER picogpt
 ENTRYPOINT ["picogpt"]
-
-# without the parts for GPUs, where it is published without them
-FROM slim AS converter
-USER root
-RUN pip install --no-cache-dir "tensorflow-cpu; platform_machine == 'x86_64'" "tensorflow; platform_machine != 'x86_64'"
-USER picogpt
 
 # OpenAI's code in its own world
 FROM ${PYTHON37} AS official
@@ -46,7 +38,7 @@ ARG GPT2_REPO=https://github.com/openai/gpt-2
 RUN git clone --quiet "$GPT2_REPO" /opt/gpt-2 \
     && git -C /opt/gpt-2 checkout --quiet 9b63575ef42771a015060c964af2c3da4cf7c8ab
 
-FROM converter AS parity
+FROM base AS parity
 USER root
 COPY --from=official /usr/local/bin/python3.7 /usr/local/bin/
 COPY --from=official /usr/local/lib/libpython3.7m.so.1.0 /usr/local/lib/
@@ -62,4 +54,4 @@ ENTRYPOINT ["python", "-m", "parity", "--official_python", "/opt/official/bin/py
     "--models_dir", "/models", "--work_dir", "/tmp/parity"]
 CMD ["124M"]
 
-FROM converter AS picogpt
+FROM base AS picogpt

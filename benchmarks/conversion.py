@@ -1,8 +1,8 @@
 """What converting the largest checkpoint costs: python -m benchmarks.conversion [MODEL_SIZE]
 
 Makes a TensorFlow checkpoint of 1558M's shape (or another's) with random numbers in .bench/, converts it as the first
-run of a model does, and prints the time and the peak of resident memory. Takes 13 GB of disk for 1558M, which are freed
-at the end, and a process for each of the steps, so that each has its own peak.
+run of a model does, and prints the time and the peak of resident memory. It takes 13 GB of disk for 1558M, which are
+freed at the end. Each step is a process, so that each has its own peak.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ import shutil
 import subprocess
 import sys
 import time
-from itertools import islice
 from pathlib import Path
 
 from picogpt import utils
-from picogpt.weights import openai, store, tf_reader
-from tests.helpers import vocabulary_dir
+from picogpt.weights import openai, store
+from tests.helpers import vocabulary_dir, write_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS_DIR = ROOT / ".bench" / "conversion"
@@ -27,31 +26,13 @@ NAME = "random"
 
 
 def make_checkpoint(model_size: str) -> None:
-    """Four data files and one index over them: a quarter of the checkpoint in memory at a time.
-
-    Not one file a variable: tensorflow keeps a buffer of a megabyte for each, and OpenAI's checkpoints have only one.
-    """
-    tf = tf_reader.import_tensorflow()
-    hparams = openai.HPARAMS[model_size]
+    """One tensor in memory at a time."""
     model_dir = MODELS_DIR / NAME
     model_dir.mkdir(parents=True)
     for name in openai.TOKENIZER:
         shutil.copy(vocabulary_dir() / name, model_dir)
-    (model_dir / "hparams.json").write_text(json.dumps(hparams))
-    tensors = store.random_tensors(hparams, seed=0)
-    per_file = -(-len(store.param_shapes(hparams)) // 4)
-    prefixes = []
-    while part := dict(islice(tensors, per_file)):
-        prefixes.append(str(model_dir / "parts" / str(len(prefixes))))
-        tf.raw_ops.SaveV2(
-            prefix=prefixes[-1],
-            tensor_names=[f"model/{name}" for name in part],
-            shape_and_slices=[""] * len(part),
-            tensors=[tensor[None] if name.endswith("/w") else tensor for name, tensor in part.items()],
-        )
-    tf.raw_ops.MergeV2Checkpoints(
-        checkpoint_prefixes=prefixes, destination_prefix=str(model_dir / "model.ckpt"), delete_old_dirs=True
-    )
+    (model_dir / "hparams.json").write_text(json.dumps(openai.HPARAMS[model_size]))
+    write_checkpoint(model_dir, hparams=openai.HPARAMS[model_size])
 
 
 def convert() -> None:
@@ -61,7 +42,7 @@ def convert() -> None:
 def measured(*arguments: str) -> tuple[float, float]:
     """Seconds and peak of resident memory, in MB, of a Python process."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
+    process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"{' '.join(arguments)} failed")
@@ -72,7 +53,7 @@ def main(model_size: str = "1558M") -> None:
     shutil.rmtree(MODELS_DIR, ignore_errors=True)
     try:
         measured("-m", "benchmarks.conversion", "make", model_size)
-        _, tensorflow = measured("-c", "import tensorflow")
+        _, alone = measured("-c", "import picogpt.weights.convert, tqdm")
         seconds, peak = measured("-m", "benchmarks.conversion", "convert")
         opening, opened = measured("-m", "benchmarks.conversion", "convert")
     finally:
@@ -81,8 +62,8 @@ def main(model_size: str = "1558M") -> None:
     largest = max(4 * math.prod(shape) for shape in shapes.values()) / 1e6
     print(f"{model_size}: {store.n_bytes(openai.HPARAMS[model_size]) / 1e9:.2f} GB in {len(shapes)} tensors")
     print(f"converted in {seconds:.0f} s with a peak of {peak:.0f} MB resident")
-    print(f"importing tensorflow alone takes {tensorflow:.0f} MB, the largest tensor {largest:.0f} MB")
-    print(f"above tensorflow: {(peak - tensorflow) / largest:.2f} times the largest tensor (goal: at most 2)")
+    print(f"Python and NumPy alone take {alone:.0f} MB, the largest tensor {largest:.0f} MB")
+    print(f"above that: {(peak - alone) / largest:.2f} times the largest tensor (goal: at most 2)")
     print(f"opened in {opening:.2f} s, Python's start included, with {opened:.0f} MB resident")
 
 

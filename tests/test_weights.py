@@ -403,6 +403,16 @@ def test_damaged_data_is_told_and_leaves_nothing(model_dir):
     assert refused(model_dir) == f"{data}: expected a file, found none: it is damaged: fetch it again"
 
 
+def test_one_of_openais_is_checked_once_it_is_fetched(model_dir, monkeypatch):
+    monkeypatch.setitem(openai.HPARAMS, "124M", TINY)
+    monkeypatch.setitem(openai.KNOWN, "124M", {})
+    source = openai.Published(model_dir, "124M")
+    source.prepare(TINY)
+    os.truncate(model_dir / openai.DATA, 1000)
+    with pytest.raises(UserError, match=r"expected \d+ bytes, found 1000: it is damaged"):
+        source.prepare(TINY)
+
+
 @pytest.mark.parametrize("name", [openai.DATA, "model.ckpt.index"])
 def test_a_pipe_among_the_files_of_a_checkpoint_is_told_and_not_waited_for(model_dir, name):
     (model_dir / name).unlink()
