@@ -2,8 +2,8 @@
 # make test                  the tests
 # make fuzz                  the property tests with FUZZ times as many examples: about ten minutes
 # make check                 lint, format and types
-# make bench                 speed, beside the bare matrix products
-# make bench-peers           and beside other engines, in an environment of their own
+# make bench                 speed, compared with the bare matrix products
+# make bench-peers           speed, compared with other engines, in a separate environment
 # make parity                the same tokens as OpenAI's own code? needs PYTHON37=... and takes GPT2_REPO=a local clone
 # make golden                write tests/golden/ again, from the answers of OpenAI's own code
 
@@ -26,7 +26,7 @@ export PROMPT
 
 .PHONY: run test fuzz check format bench bench-peers parity golden clean
 
-# the prompt goes through the environment: no quote or dollar in it can trip the shell
+# the prompt goes through the environment, so that the shell does not interpret quotes and dollars in it
 run: $(VENV)/installed-run
 	@$(BIN)/python gpt2.py --model_size $(MODEL) $(ARGS) -- "$$PROMPT"
 
@@ -49,7 +49,7 @@ bench: $(VENV)/installed-bench
 	$(UNPINNED) $(BIN)/python -m benchmarks.bench
 	$(UNPINNED) $(BIN)/python -m benchmarks.startup
 
-# each engine is optional: what does not install is left out. WITH=a clone of picoGPT takes that in as well
+# each engine is optional and left out if it cannot be installed; WITH=a clone of picoGPT adds that program
 bench-peers: .bench/peers/installed
 	$(if $(WITH),ln -sfn "$(abspath $(WITH))" .bench/peers/picoGPT)
 	$(UNPINNED) .bench/python/bin/python -m benchmarks.peers
@@ -81,7 +81,7 @@ golden: $(VENV)/installed-test .parity/installed $(GPT2_REPO)/src/model.py
 clean:
 	rm -rf $(VENV) .bench .parity
 
-# one environment; what each goal needs is added to it when first asked for
+# one environment, to which each target adds what it needs
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 

@@ -1,8 +1,8 @@
-"""How fast picogpt is beside what the machine can do: `make bench`.
+"""How fast picogpt is, compared with the limits of the machine: `make bench`.
 
-A model of 124M's shape with random weights. For a token that is reading all weights from memory, for a prompt the bare
-matrix products. Ours and these take turns, since the speed of a shared
-machine's memory changes from minute to minute: the ratio within one run is what counts.
+A model of 124M's shape with random weights. The limit for a token is the time to read all weights from memory, and for
+a prompt the time of the bare matrix products. picogpt and these take turns, because the speed of a shared machine
+changes from minute to minute: only ratios within one run count.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def decode(params: Params, n_prompt: int, nsamples: int | None = None) -> Callab
 
 
 def prefill(params: Params, n_prompt: int) -> Callable[[], None]:
-    """A prompt as `generate` takes it: the memory of its keys and values is new each time."""
+    """A prompt in `generate`, which allocates a new cache each time."""
 
     def run() -> None:
         next(gpt2.generate(random_ids(n_prompt).tolist(), params, N_HEAD, 1))
@@ -97,7 +97,7 @@ def prefill(params: Params, n_prompt: int) -> Callable[[], None]:
 
 
 def one_pass(params: Params, n_prompt: int, n_last: int | None) -> Callable[[], None]:
-    """The same in a cache that has been used before; with n_last None all positions go through the last block."""
+    """The same in a cache that was used before. With n_last None, all positions go through the last block."""
     kv_cache = gpt2.new_cache(params, N_HEAD, n_prompt)
     ids = random_ids(n_prompt)
 
@@ -112,7 +112,7 @@ def one_pass(params: Params, n_prompt: int, n_last: int | None) -> Callable[[], 
 def text(
     generate: Callable[..., Iterator[int]], prompt: list[int], params: Params, sampling: Sampling
 ) -> Callable[[], float]:
-    """Seconds per token, of the 200 after the first."""
+    """Seconds per token, for 200 tokens after the first."""
 
     def run() -> float:
         ids = generate(prompt, params, N_HEAD, 201, sampling=sampling)
@@ -139,7 +139,7 @@ def repeated(function: Callable[[], object], times: int) -> Callable[[], float]:
 
 
 def report(title: str, seconds: dict[str, list[float]], tokens: dict[str, int]) -> None:
-    """Tokens per second, and the ratio to the first contestant round by round."""
+    """Print tokens per second, and the ratio to the first contestant in each round."""
     print(f"\n{title}")
     base = next(iter(seconds))
     for name, times in seconds.items():
@@ -149,7 +149,7 @@ def report(title: str, seconds: dict[str, list[float]], tokens: dict[str, int]) 
 
 
 def few_rows(params: Params) -> None:
-    """How long all matrices take with a few rows, by plain products and by ours, each nine times in a row."""
+    """Print the time for all matrices with a few rows, by plain products and by ours, each nine times in a row."""
     weights = [*matrices(params), params["wte"].T]
 
     def all_of(product: Callable[[Array, Array], Array], n_rows: int) -> Callable[[], None]:

@@ -1,9 +1,8 @@
-"""Does a draft model pay? python -m benchmarks.draft [MODEL_SIZE] [DRAFT_SIZE]
+"""The speed-up by a draft model: python -m benchmarks.draft [MODEL_SIZE] [DRAFT_SIZE]
 
-Makes a model of 1558M's shape (6.2 GB) and one of 124M's in .bench/ with random weights, and measures what a step of
-the large one takes and what a round takes: so many steps of the small one, and a pass of the large one over what was
-guessed. Random models do not agree with one another, so how often guesses hold cannot be measured here; printed is the
-speed-up for several shares of guesses that hold.
+Makes a model of 1558M's shape (6.2 GB) and one of 124M's in .bench/ with random weights. Measures the time of a step of
+the large one, and of a round: a few steps of the small one and a pass of the large one over the guesses. Random models
+do not agree with each other, so the acceptance rate cannot be measured; the speed-up is printed for several rates.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ HELD = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def one_pass(params: Params, n_head: int, n_rows: int) -> Callable[[], None]:
-    """A pass over n_rows positions after a past of N_PAST, with the logits of all of them."""
+    """A pass over n_rows positions after N_PAST others, with the logits of all of them."""
     cache = gpt2.new_cache(params, n_head, N_PAST + n_rows)
     cache.advance(N_PAST)
     ids = np.arange(n_rows)
@@ -42,12 +41,12 @@ def one_pass(params: Params, n_head: int, n_rows: int) -> Callable[[], None]:
 
 
 def tokens_for(n_guesses: int, held: float) -> float:
-    """Tokens that a pass gives where each guess holds with this probability, the pass's own token included."""
+    """Expected tokens of a pass, its own token included, if each guess is right with probability `held`."""
     return sum(held**i for i in range(n_guesses + 1))
 
 
 def a_round(draft: DraftModel, verify: Callable[[], None], n_guesses: int) -> Callable[[], float]:
-    """Seconds of a round that follows another: where there is a draft, the large model takes no steps of its own."""
+    """Seconds of a round that follows another round."""
 
     def run() -> float:
         draft.n_guesses = n_guesses

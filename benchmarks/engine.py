@@ -1,8 +1,8 @@
-"""One engine in a process of its own, for peers.py: python benchmarks/engine.py NAME MODEL_DIR WORK_DIR [PROMPT_IDS N]
+"""One engine in a separate process, for peers.py: python benchmarks/engine.py NAME MODEL_DIR WORK_DIR [PROMPT_IDS N]
 
 Reads requests from stdin, one JSON line {"prompt": ids, "n": tokens} each, and answers with one JSON line: the greedy
 tokens, the seconds to the first one, and the seconds to the last. With prompt and n as arguments it answers once and
-ends: that is the engine's whole command. What an engine needs in a form of its own is made in WORK_DIR once.
+exits, to time a whole command. The files of each engine are made in WORK_DIR once.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def llama_cpp(model_dir: Path, work_dir: Path, precision: str = "F32") -> Engine
     file = work_dir / f"gpt2-{precision}.gguf"
     if not file.exists():
         write_gguf(model_dir, file, precision)
-    # by default it takes half of the cores to decode
+    # by default it decodes on half of the cores
     threads = {"n_threads": CORES, "n_threads_batch": CORES}
     llama = Llama(str(file), n_ctx=hparams(model_dir)["n_ctx"], n_batch=1024, n_ubatch=512, verbose=False, **threads)
 
@@ -210,7 +210,7 @@ def write_gguf(model_dir: Path, file: Path, precision: str) -> None:
 
 
 def reading_weights(model_dir: Path, _: Path) -> Engine:
-    """No engine: every "token" takes one reading of all weights."""
+    """Not an engine: every "token" is one reading of all weights."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     from benchmarks.measure import reading
 
@@ -243,7 +243,7 @@ def timed(engine: Engine, prompt: list[int], n: int) -> dict[str, Any]:
 
 def main(name: str, model_dir: str, work_dir: str, prompt: str = "", n: str = "") -> None:
     answers = sys.stdout
-    sys.stdout = sys.stderr  # whatever else an engine prints
+    sys.stdout = sys.stderr  # for anything else that an engine prints
     engine = ENGINES[name](Path(model_dir), Path(work_dir))
     if prompt:
         print(json.dumps(timed(engine, json.loads(prompt), int(n))), file=answers)

@@ -35,7 +35,7 @@ def make_model(model_size: str = "124M") -> Path:
 
 
 def looping_prompt() -> list[int]:
-    """A prompt that the random model of 124M's shape goes on to repeat itself from, as greedy text does."""
+    """A prompt after which the random model of 124M's shape repeats itself, as greedy text does."""
     return np.random.default_rng(0).integers(0, openai.HPARAMS["124M"]["n_vocab"], 16).tolist() * 6
 
 
@@ -56,14 +56,14 @@ def in_turns(contestants: dict[str, Callable[[], float | None]], rounds: int) ->
 
 
 def in_rows(contestants: dict[str, Callable[[], float | None]], times: int) -> dict[str, list[float]]:
-    """Seconds of each contestant, A A A ... B B B ...: as it runs when nothing else has just used memory and cores."""
+    """Seconds of each contestant, A A A ... B B B ..., so that no other one has just used memory and cores."""
     return {name: in_turns({name: contestant}, times)[name] for name, contestant in contestants.items()}
 
 
 def reading(arrays: Iterable[np.ndarray]) -> Callable[[], float]:
-    """Seconds in which all cores together read these arrays once, and do nothing else: what no engine can beat.
+    """Seconds in which all cores together read these arrays once, which no engine can beat.
 
-    Each core has a thread that takes its share of every array, np.dot of it by itself, with BLAS on one thread.
+    A thread for each core computes np.dot of its share of every array with itself, with BLAS on one thread.
     """
     from threadpoolctl import ThreadpoolController
 

@@ -1,8 +1,8 @@
-"""picogpt beside other engines, all with the same random weights of 124M's shape: `make bench-peers`.
+"""picogpt compared with other engines, all with the same random weights of 124M's shape: `make bench-peers`.
 
-Each engine runs in a process of its own (engine.py), and they take turns, A B C A B C ...: what counts are ratios
-within one run. An engine's greedy tokens are compared with ours before its time counts. Engines that are not installed
-are left out and named. Writes docs/performance.json and docs/performance.png, and prints a Markdown table.
+Each engine runs in a separate process (engine.py), and they take turns, A B C A B C ...: only ratios within one run
+count. An engine's greedy tokens must be ours, or its time does not count. Engines that are not installed are left out
+and named. Writes docs/performance.json and docs/performance.png, and prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from benchmarks.measure import ROOT, looping_prompt, machine, make_model, spread
 ROUNDS = 7
 WORK_DIR = ROOT / ".bench" / "peers"
 QUANTIZED = ("CTranslate2 int8", "llama.cpp f16", "llama.cpp q8_0")  # other weights, so other tokens after a while
-SLOW = ("picoGPT",)  # runs the whole sequence again for every token, so it is asked for fewer, less often
-LIMIT = "reading the weights"  # no engine; what a token takes at the least
+SLOW = ("picoGPT",)  # computes the whole sequence for every token, so it is asked for fewer tokens, fewer times
+LIMIT = "reading the weights"  # not an engine: the shortest possible time for a token
 N_SLOW, SLOW_ROUNDS = 8, 3
 WORDS = "Alan Turing theorized that computers would one day become"
 N_WHOLE = 40
@@ -36,7 +36,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 
 
 class Worker:
-    """An engine's process, asked over its pipes."""
+    """An engine in a process that answers over pipes."""
 
     def __init__(self, name: str, model_dir: Path):
         self.name = name
@@ -60,7 +60,7 @@ class Worker:
 
 
 def prompts() -> dict[str, tuple[list[int], int]]:
-    """What is asked: a prompt and a number of tokens for each column of the table."""
+    """A prompt and a number of tokens for each column of the table."""
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 50256, 900).tolist()
     return {
@@ -72,7 +72,7 @@ def prompts() -> dict[str, tuple[list[int], int]]:
 
 
 def rate(task: str, answer: dict[str, Any], prompt: list[int]) -> float:
-    """Tokens per second: of the prompt, or behind the first one."""
+    """Tokens per second: of the prompt, or of the tokens after the first one."""
     if task == "prefill":
         return len(prompt) / answer["first"]
     return (len(answer["tokens"]) - 1) / (answer["total"] - answer["first"])
@@ -155,7 +155,7 @@ def table(results: dict[str, dict[str, list[float]]]) -> str:
 
 
 def versions() -> str:
-    """Those of the packages that the other engines need, as far as they are installed."""
+    """The versions of the packages of the other engines, as far as they are installed."""
     found = {d.name: d.version for d in metadata.distributions() if d.name.replace("-", "_") in PACKAGES}
     return ", ".join(f"{name} {version}" for name, version in sorted(found.items()))
 

@@ -1,8 +1,8 @@
 """Where the time goes before the first token: python -m benchmarks.startup
 
 A model of 124M's shape with random weights and OpenAI's vocabulary is made in .bench/ once (500 MB). Then, with all
-files in the page cache, the time of `python gpt2.py "..." --n_tokens_to_generate 1` is set beside what it cannot do
-without: Python with NumPy, and the pass of the prompt through the model.
+files in the page cache, the time of `python gpt2.py "..." --n_tokens_to_generate 1` is compared with the least that it
+needs: importing NumPy, and a pass of the prompt through the model.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ next(gpt2.generate(ids, params, hparams["n_head"], 1)); lap("second pass")
 
 
 def seconds(*arguments: str) -> float:
-    """The shortest time of a process: what else the machine does only ever adds to it."""
+    """The shortest time of a process, because other work of the machine can only add to it."""
     times = []
     for _ in range(ROUNDS):
         start = time.perf_counter()
@@ -61,7 +61,7 @@ def steps(models_dir: Path) -> dict[str, float]:
 
 
 def peak_memory(*arguments: str) -> int:
-    """The most memory, in bytes, that a process had resident, mapped files among it."""
+    """The peak of a process's resident memory, in bytes, mapped files included."""
     process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL)
     usage = os.wait4(process.pid, 0)[2]
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)

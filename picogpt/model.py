@@ -1,4 +1,4 @@
-"""What `picogpt.load` returns: a model's tokenizer, hyperparameters and weights, and what is done with them."""
+"""The class that `picogpt.load` returns: a model's tokenizer, hyperparameters and weights, and what they can do."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from picogpt.sampling import Sampling
 def load(model_size: str | Path = "124M", models_dir: str | Path | None = None) -> Model:
     """A model by its name: 124M, 355M, 774M or 1558M, shakespeare (bundled), or the path of a directory.
 
-    OpenAI's models are downloaded and converted when they are used for the first time. They are kept in models_dir,
-    which is PICOGPT_MODELS_DIR or "models" where it is not given. Raises UserError where that fails.
+    OpenAI's models are downloaded and converted when they are used for the first time. They are kept in models_dir, by
+    default PICOGPT_MODELS_DIR or "models". Raises UserError if that fails.
 
     >>> import picogpt
     >>> model = picogpt.load("shakespeare")
@@ -29,12 +29,12 @@ def load(model_size: str | Path = "124M", models_dir: str | Path | None = None) 
     "\\nI am a banish'd"
     """
     model = open_model(model_size, models_dir)
-    model.params  # noqa: B018 fetched and converted now, not when they are first used
+    model.params  # noqa: B018 downloaded and converted now, not when they are first used
     return model
 
 
 def open_model(model_size: str | Path = "124M", models_dir: str | Path | None = None) -> Model:
-    """As `load`, but the weights are fetched and opened when they are first used: a prompt can be checked before."""
+    """As `load`, but the weights are loaded when they are first used, so that a prompt can be checked before."""
     encoder, hparams = utils.load_encoder_and_hparams(model_size, models_dir)
     return Model(encoder, hparams, partial(utils.load_params, model_size, models_dir, hparams))
 
@@ -46,11 +46,11 @@ class Model:
     hparams  {"n_vocab", "n_ctx", "n_embd", "n_head", "n_layer"}
     params   the weights: nested dicts of arrays, as gpt2.gpt2 takes them
 
-    Wherever settings are taken, they are the fields of Sampling: temperature, top_k, top_p, seed. Without any, the
-    likeliest token is taken each time. A prompt is a text or a list of token ids; an empty one starts a new text.
+    `settings` are the fields of Sampling: temperature, top_k, top_p, seed. By default the likeliest token is taken each
+    time. A prompt is a text or a list of token ids; an empty one starts a new text.
 
-    The functions raise UserError when they are called for a setting that is out of range, and for a prompt that does
-    not fit into the model's positions together with the tokens to generate.
+    The methods raise UserError when they are called, if a setting is out of range, or if the prompt and the tokens to
+    generate do not fit into n_ctx.
     """
 
     def __init__(self, encoder: Encoder, hparams: dict[str, int], params: Params | Callable[[], Params]):
@@ -79,7 +79,7 @@ class Model:
         return self.encoder.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of token ids; bytes that are no UTF-8 become U+FFFD.
+        """The text of token ids. Bytes that are not UTF-8 become U+FFFD.
 
         >>> load("shakespeare").decode([397, 305])
         'To be'
@@ -98,7 +98,7 @@ class Model:
         return gpt2.gpt2(ids, **self.params, n_head=self.hparams["n_head"])
 
     def generate(self, prompt: str | Sequence[int], n_tokens_to_generate: int = 40, **settings: Any) -> str:
-        """The text that follows a prompt: n_tokens_to_generate tokens, or fewer where the model ends the text.
+        """The text that follows a prompt: n_tokens_to_generate tokens, or fewer if the model ends the text.
 
         >>> load("shakespeare").generate("ROMEO:", n_tokens_to_generate=12, temperature=0.7, seed=1)
         '\\nI am the matter.\\n\\nROMEO:\\n'
@@ -106,7 +106,7 @@ class Model:
         return "".join(self.stream(prompt, n_tokens_to_generate, **settings))
 
     def stream(self, prompt: str | Sequence[int], n_tokens_to_generate: int = 40, **settings: Any) -> Iterator[str]:
-        """As `generate`, in pieces that come as soon as they are known.
+        """As `generate`, in pieces, each as soon as it is known.
 
         >>> for piece in load("shakespeare").stream("ROMEO:", 3):
         ...     print(repr(piece))
@@ -130,7 +130,7 @@ class Model:
         self, prompts: Sequence[str | Sequence[int]], n_tokens_to_generate: int = 40, *, batch_size: int = 16,
         **settings: Any,
     ) -> Iterator[str]:  # fmt: skip
-        """The text that follows each of many prompts, in their order: what `generate` would return for it alone.
+        """The text that follows each of many prompts, in their order. It is what `generate` returns for each alone.
 
         >>> list(load("shakespeare").generate_many(["ROMEO:", "To be, or not"], n_tokens_to_generate=6))
         ['\\nI am a ban', 'hing.\\n\\nLEONTES:']
@@ -145,8 +145,8 @@ class Model:
     ) -> Iterator[int]:  # fmt: skip
         """The token ids that follow a prompt, each as soon as it is known.
 
-        lookahead: guess the next tokens where the text repeats itself, and verify them: the same ids, sooner
-        draft: a smaller model with the same vocabulary, which guesses instead
+        lookahead: guess the next tokens when the text repeats itself, and verify them: the same ids, faster
+        draft: a smaller model with the same vocabulary that guesses instead
         """
         from picogpt.decoding import lookahead as ahead
 
@@ -163,7 +163,7 @@ class Model:
     def sample_ids(
         self, prompt: str | Sequence[int], nsamples: int, n_tokens_to_generate: int = 40, **settings: Any
     ) -> Iterator[list[int]]:
-        """For each step the next id of each of nsamples texts; a text that has ended repeats the end-of-text token."""
+        """At each step, the next ids of nsamples texts. A text that has ended repeats the end-of-text token."""
         sampling, ids = Sampling(**settings), self.prompt_ids(prompt, n_tokens_to_generate)
         return gpt2.generate(
             ids, self.params, self.hparams["n_head"], n_tokens_to_generate,
@@ -174,7 +174,7 @@ class Model:
         self, prompts: Sequence[str | Sequence[int]], n_tokens_to_generate: int = 40, batch_size: int = 16,
         **settings: Any,
     ) -> Iterator[tuple[int, int | None]]:  # fmt: skip
-        """(number of the prompt, next id) for each new token, and (number, None) where a text ends."""
+        """(number of the prompt, next id) for each new token, and (number, None) when a text ends."""
         from picogpt.decoding import batch
 
         sampling, inputs = Sampling(**settings), [self.prompt_ids(p, n_tokens_to_generate) for p in prompts]
@@ -192,9 +192,9 @@ class Model:
     def prompt_ids(
         self, prompt: str | Sequence[int], n_tokens_to_generate: int, draft: Model | None = None
     ) -> list[int]:
-        """The ids that generation starts from. Raises UserError where they and what follows them do not fit.
+        """The ids that generation starts from. Raises UserError if they and the new tokens do not fit into n_ctx.
 
-        Weights are not needed for this, so a prompt can be refused before they are fetched.
+        This does not need the weights, so that a prompt can be refused before they are downloaded.
         """
         if draft is not None and draft.encoder.encoder != self.encoder.encoder:
             raise UserError(f"draft: expected a model with the same vocabulary, found {draft!r}, which has another")
