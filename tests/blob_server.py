@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class RawServer:
-    """Sends bytes that need be no HTTP to whoever connects, and counts the connections.
+    """Sends bytes, which need not be HTTP, to every client, and counts the connections.
 
     `answer()` are parts of them, which are sent one after another until there are no more or the client goes away.
     """

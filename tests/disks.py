@@ -1,4 +1,4 @@
-"""Disks that are full or read-only, for tests: real ones where this user may mount them."""
+"""Disks that are full or read-only, for tests: real ones if this user may mount them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def small_disk(path: Path, megabytes: int) -> Iterator[Path]:
 
 @contextmanager
 def read_only(path: Path) -> Iterator[Path]:
-    if os.geteuid() == 0:  # whom permissions do not stop
+    if os.geteuid() == 0:  # permissions do not stop root
         with mounted(path, "--bind", "-o", "ro", str(path)):
             yield path
     else:

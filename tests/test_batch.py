@@ -1,4 +1,4 @@
-"""Prompts of different lengths in one batch: each goes on as if it were alone."""
+"""Prompts of different lengths in one batch: each is continued as if it were alone."""
 
 from itertools import pairwise
 
@@ -51,7 +51,7 @@ def together(params, n, prompts=PROMPTS, **how):
 
 @pytest.mark.parametrize("batch_size", BATCH_SIZES)
 @pytest.mark.parametrize("how", [GREEDY, DRAWN], ids=["greedy", "drawn"])
-def test_each_prompt_goes_on_as_if_it_were_alone(params, batch_size, how):
+def test_each_prompt_is_continued_as_if_it_were_alone(params, batch_size, how):
     assert together(params, 20, batch_size=batch_size, sampling=how) == alone(params, 20, sampling=how)
 
 
@@ -67,16 +67,16 @@ ids = st.integers(0, 59)
     how=st.sampled_from([GREEDY, Sampling(top_p=0.9, seed=1), Sampling(5.0, seed=2)]),
     stop_id=st.none() | ids,
 )
-def test_any_prompts_go_on_as_if_alone(prompts, n, batch_size, how, stop_id):
+def test_any_prompts_are_continued_as_if_alone(prompts, n, batch_size, how, stop_id):
     found = together(SMALL, n, prompts, batch_size=batch_size, sampling=how, stop_id=stop_id)
     assert found == alone(SMALL, n, prompts, sampling=how, stop_id=stop_id)
 
 
-def test_no_tokens_are_texts_without_any(params):
+def test_zero_tokens_give_empty_texts(params):
     assert list(batch.generate(PROMPTS[:2], params, N_HEAD, 0)) == [(0, None), (1, None)]
 
 
-def test_no_prompts_are_no_texts(params):
+def test_no_prompts_give_no_texts(params):
     assert list(batch.generate([], params, N_HEAD, 5)) == []
 
 
@@ -91,7 +91,7 @@ def test_texts_end_at_the_stop_token_and_make_room(params, passes):
         assert all(now >= after for now, after in pairwise(rows[rows.index(3) :])), "a row was empty for a while"
 
 
-def test_the_end_of_a_text_is_told_with_its_last_token(params):
+def test_the_end_of_a_text_is_reported_with_its_last_token(params):
     for n_tokens in (1, 4):
         events = list(batch.generate(PROMPTS, params, N_HEAD, n_tokens, batch_size=2))
         ends = [at for at, (_, token_id) in enumerate(events) if token_id is None]
@@ -137,7 +137,7 @@ def test_a_near_tie_is_decided_by_the_row_alone(params, passes, factor, how, n_a
     assert found == alone(twins, 20, sampling=how)
 
 
-def test_what_decides_is_the_pass_alone(params, monkeypatch):
+def test_a_near_tie_takes_the_logits_of_decide_alone(params, monkeypatch):
     monkeypatch.setattr(batch, "too_close", lambda row: True)
     assert together(params, 20, batch_size=4) == alone(params, 20)
     monkeypatch.setattr(batch, "decide_alone", lambda *_: np.eye(1, HPARAMS["n_vocab"], 7)[0])

@@ -90,7 +90,7 @@ SMALL = ("-m", "tiny", "-n", 4)
 
 
 def expected(prompts, n=4, model_size="tiny", **sampling):
-    """The output's bytes, by way of each prompt alone."""
+    """The expected bytes of the output, from each prompt alone."""
     encoder, hparams, params = utils.load_encoder_hparams_and_params(model_size)
     lines = []
     for prompt in prompts:
@@ -175,26 +175,26 @@ def test_jsonl_takes_strings_and_objects(place):
         ("long.txt", b"short\n" + b"word " * 300, ["long.txt, line 2: the model sees 32 tokens"]),
     ],
 )
-def test_a_bad_input_is_told_with_its_line(place, name, content, words):
+def test_a_bad_input_is_reported_with_its_line(place, name, content, words):
     if content is not None:
         Path(name).write_bytes(content)
     with refused(place, *words):
         go(input_file=name)
 
 
-def test_a_directory_is_no_input(place):
+def test_a_directory_as_input_is_refused(place):
     with refused(place, "cannot read the prompts: Is a directory"):
         go(input_file=place)
 
 
 @pytest.mark.parametrize(("name", "value"), [("LARGEST", 50), ("MOST", 7)])
-def test_an_input_without_end_is_refused(place, monkeypatch, name, value):
+def test_an_endless_input_is_refused(place, monkeypatch, name, value):
     monkeypatch.setattr(batch, name, value)
     with refused(place, "found more: split it into several files"):
         go()
 
 
-def test_an_input_as_large_as_may_be(place, monkeypatch):
+def test_an_input_of_the_largest_size_is_read(place, monkeypatch):
     monkeypatch.setattr(batch, "LARGEST", Path("prompts.txt").stat().st_size)
     monkeypatch.setattr(batch, "MOST", 8)
     go()
@@ -231,7 +231,7 @@ def test_settings_are_checked_before_weights_are_opened(place, monkeypatch, more
         go(**more)
 
 
-def test_no_tokens_are_empty_texts(place):
+def test_zero_tokens_give_empty_texts(place):
     go(n=0)
     assert Path("out.jsonl").read_bytes() == expected(PROMPTS, 0)
 
@@ -239,7 +239,7 @@ def test_no_tokens_are_empty_texts(place):
 # settings
 
 
-def test_what_is_not_given_is_as_for_the_other_commands():
+def test_defaults_are_those_of_the_other_commands():
     ours, others = (inspect.signature(command.main).parameters for command in (batch, generate))
     shared = ours.keys() & others.keys()
     assert shared == {"n_tokens_to_generate", "model_size", "models_dir", "sampling"}
@@ -299,7 +299,7 @@ def test_a_text_is_on_the_disk_before_the_output_has_it(place, monkeypatch):
     assert "".join(event[0] for event in events) == "ss" + "w" + "sw" * 8
 
 
-def test_more_prompts_go_on(place, capsys):
+def test_a_run_with_more_prompts_resumes(place, capsys):
     write_prompts(PROMPTS[:3])
     go()
     write_prompts(PROMPTS)
@@ -309,7 +309,7 @@ def test_more_prompts_go_on(place, capsys):
 
 
 def interrupted(monkeypatch, n_texts, error=KeyboardInterrupt, **how):
-    """Run until so many texts are complete."""
+    """Run until n_texts texts are complete."""
     real, added = results.ResumableResults.add, []
 
     def add(self, number, text):
@@ -352,7 +352,7 @@ def test_texts_that_were_complete_out_of_order_are_kept(place, monkeypatch, caps
     ],
 )
 @pytest.mark.parametrize("n_texts", [3, 8])
-def test_results_of_two_kinds_are_not_mixed(place, monkeypatch, capsys, n_texts, again, words):
+def test_a_run_that_differs_from_the_earlier_one_is_refused(place, monkeypatch, capsys, n_texts, again, words):
     how = {"sampling": Sampling(1.0, seed=1)}
     interrupted(monkeypatch, n_texts, **how)
     write_prompts([*PROMPTS[:2], "x", *PROMPTS[3:]], "changed.txt")
@@ -372,7 +372,7 @@ def test_a_model_of_another_shape_is_refused_before_its_weights_are_opened(place
         go(model_size="wider")
 
 
-def test_the_small_files_tell_one_model_from_another():
+def test_fingerprints_of_different_models_differ():
     def fingerprint(n_head=1, vocabulary=None, merges=("a b",)):
         return batch.fingerprint(
             Model(Encoder(vocabulary or {"a": 0, "b": 1, "ab": 2}, merges), {"n_head": n_head}, {})
@@ -390,7 +390,7 @@ def test_the_same_model_may_have_moved(place, models_dir):
     assert snapshot(place) == done
 
 
-def test_without_a_seed_a_run_that_goes_on_says_that_it_draws(place, monkeypatch, capsys):
+def test_a_resumed_run_without_a_seed_warns(place, monkeypatch, capsys):
     interrupted(monkeypatch, 3, sampling=Sampling(1.0))
     go(sampling=Sampling(1.0))
     assert capsys.readouterr().err == "3 of 8 were there already; without --seed, the others cannot be reproduced\n"
@@ -436,7 +436,7 @@ def test_other_texts_beside_a_journal_of_ours_are_refused(place):
             go()
 
 
-def test_the_input_is_no_output(place):
+def test_the_input_as_output_is_refused(place):
     with refused(place, "prompts.txt: expected no file, an empty one, or the texts"):
         go("prompts.txt")
     Path("prompts.jsonl").write_bytes(FOREIGN["prompts"])
@@ -444,7 +444,7 @@ def test_the_input_is_no_output(place):
         go("prompts.jsonl", "prompts.jsonl")
 
 
-def test_an_empty_file_is_an_output(place):
+def test_an_empty_file_is_accepted_as_output(place):
     Path("out.jsonl").touch()
     go()
     assert Path("out.jsonl").read_bytes() == expected(PROMPTS)
@@ -523,7 +523,7 @@ def test_devices_take_lines(place):
     assert names() == ["prompts.txt", "redirected"]
 
 
-def test_a_full_device_is_told(place):
+def test_a_full_device_is_reported(place):
     with refused(place, "/dev/full: cannot write to it: No space left on device"):
         go("/dev/full")
     with Path("/dev/full").open("wb") as full:
@@ -542,7 +542,7 @@ def test_a_pipe_takes_lines(place):
     assert names() == ["pipe", "prompts.txt"]
 
 
-def test_a_pipe_that_nobody_reads_any_more_is_left(place):
+def test_a_closed_pipe_raises_broken_pipe_error(place):
     os.mkfifo("pipe")
     reader = threading.Thread(target=lambda: Path("pipe").open("rb").close())
     reader.start()
@@ -551,7 +551,7 @@ def test_a_pipe_that_nobody_reads_any_more_is_left(place):
     reader.join()
 
 
-def test_each_line_comes_as_soon_as_it_is_there(place):
+def test_each_line_is_written_as_soon_as_it_is_complete(place):
     with start("prompts.txt", "-m", "slow", "-n", 40, "-b", 1) as process:
         assert json.loads(process.stdout.readline())["prompt"] == PROMPTS[0]
         assert process.poll() is None  # most texts are still to come
@@ -618,7 +618,7 @@ main("batch")
     ("fate", "status"),
     [("byte:700", -signal.SIGXFSZ), ("full:700", 2), ("sigint:3", -signal.SIGINT)],
 )
-def test_the_command_goes_on_after_it_was_stopped(place, fate, status):
+def test_the_command_resumes_after_it_was_stopped(place, fate, status):
     arguments = ("prompts.txt", *SMALL, "-o", "out.jsonl")
     process = subprocess.run(
         [sys.executable, "-c", CODE, fate, *map(str, arguments)],

@@ -1,4 +1,4 @@
-"""Command lines: what the words mean, what is refused and how, and the page of help."""
+"""Command lines: how words are parsed, which are refused and how, and the help page."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def refusal(*words: str) -> str:
 
 
 def continuation(prompt: str, n: int = 8, **settings) -> bytes:
-    """What the command should print, by way of the library."""
+    """What the command should print, computed by the library."""
     encoder, hparams, params = utils.load_encoder_hparams_and_params("shakespeare", SHAKESPEARE.parent)
     ids = encoder.encode(prompt) or [encoder.end_of_text]
     ids = gpt2.generate(ids, params, hparams["n_head"], n, sampling=Sampling(**settings))
@@ -89,7 +89,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_text_is_taken_as_it_is(text):
+def test_a_prompt_is_taken_literally(text):
     assert parsed(text) == parsed("--prompt", text) == parsed(f"--prompt={text}") == {"prompt": text}
     assert parsed(text, "-n", "3") == parsed("-n", "3", text) == {"prompt": text, "n_tokens_to_generate": 3}
 
@@ -103,7 +103,7 @@ def test_whatever_follows_two_dashes_at_the_end_is_a_text(text):
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "--", "-- --help", "foo # bar", "é👍 '\"$x\n"])
-def test_a_text_reaches_the_model_as_it_is(text):
+def test_a_prompt_reaches_the_model_unchanged(text):
     process = run(text, *SMALL)
     assert (process.stdout, process.stderr, process.returncode) == (continuation(text), b"", 0)
 
@@ -132,17 +132,17 @@ def piped(monkeypatch, data: bytes) -> str:
         (b"caf\xe9 \xff", "caf\udce9 \udcff"), (b"\xed\xa0\x80", "\udced\udca0\udc80"), (b"\0", "\0"),
     ],
 )  # fmt: skip
-def test_a_pipe_brings_the_prompt_less_its_last_newline(monkeypatch, data, text):
+def test_a_prompt_from_a_pipe_loses_its_last_newline(monkeypatch, data, text):
     assert piped(monkeypatch, data) == text
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"\r\n"])
-def test_an_empty_pipe_asks_for_nothing(monkeypatch, data):
+def test_an_empty_pipe_is_refused(monkeypatch, data):
     with pytest.raises(UserError, match=r'expected a prompt, found none: .* "Once upon a time", or "" for a new text'):
         piped(monkeypatch, data)
 
 
-def test_a_pipe_without_end_is_not_read_to_its_end(monkeypatch):
+def test_an_endless_pipe_is_refused(monkeypatch):
     monkeypatch.setattr(cli, "PROMPT_LIMIT", 1000)
     assert piped(monkeypatch, b"x" * 1000) == "x" * 1000
     with pytest.raises(UserError, match="expected a prompt of"):
@@ -179,7 +179,7 @@ def test_flags_take_every_usual_form():
         assert parsed(*form.split()) == expected
 
 
-def test_what_is_not_given_is_left_to_the_function():
+def test_defaults_are_left_to_the_function():
     assert parsed() == {}
     assert parsed("--lookahead") == parsed("--lookahead=true") == {"lookahead": True}
     assert parsed("--delete_checkpoint", "x") == {"delete_checkpoint": True, "prompt": "x"}
@@ -207,7 +207,7 @@ def convert(input_file: str, model_size: str, *, batch_size: int = 16, output_fi
     """A command that needs two words."""
 
 
-def test_words_without_a_flag_go_to_what_is_not_named():
+def test_words_without_a_flag_go_to_parameters_not_named():
     both = {"input_file": "a", "model_size": "b"}
     for words in ("a b", "a -m b", "-i a b", "-m b a", "-- a b", "a -- b", "-m b -- a", "--input_file=a -m=b"):
         assert parsed(*words.split(), like=convert) == both
@@ -303,7 +303,7 @@ WORDS = st.one_of(
 @example(["--", "--", "--"])
 @example(["-=", "--=x", "-"])
 @example(["--prompt=--help", "-h"])
-def test_any_words_are_understood_or_refused_in_one_line(words):
+def test_any_words_are_parsed_or_refused_in_one_line(words):
     out = io.StringIO()
     try:
         with pytest.MonkeyPatch.context() as patch:
@@ -441,8 +441,8 @@ def test_look_ahead_and_a_draft_model_change_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("words", [{}, {"lookahead": False}, {"draft_model": "tiny"}])
-def test_look_ahead_and_a_draft_model_are_what_is_asked_for(tmp_path, monkeypatch, capsys, words):
-    """The text is the same with all of them, so look at what the model is asked."""
+def test_look_ahead_and_a_draft_model_are_used_if_asked_for(tmp_path, monkeypatch, capsys, words):
+    """The text is always the same, so check what the model is called with."""
     make_model(tmp_path)
     asked = []
     real = picogpt.Model.generate_ids
@@ -453,7 +453,7 @@ def test_look_ahead_and_a_draft_model_are_what_is_asked_for(tmp_path, monkeypatc
     assert (how["draft"].hparams if how["draft"] else None) == (TINY if "draft_model" in words else None)
 
 
-def test_a_draft_model_that_cannot_help_is_refused(tmp_path):
+def test_an_unsuitable_draft_model_is_refused(tmp_path):
     model_dir = make_model(tmp_path)
     draft = ["--draft_model", "tiny", "--models_dir", str(tmp_path)]
     assert_refused(run("x", "--model_size", "shakespeare", *draft), "the model sees 32 tokens")
@@ -462,7 +462,7 @@ def test_a_draft_model_that_cannot_help_is_refused(tmp_path):
     assert_refused(run("x", *SMALL, *draft), "same vocabulary")
 
 
-def test_no_tokens_at_all():
+def test_zero_tokens():
     assert run("x", "-m", "shakespeare", "-n", "0").stdout == b"\n"
     assert run("x", "-m", "shakespeare", "-n", "0", "--nsamples", "2").stdout.count(b"SAMPLE") == 2
 
@@ -564,7 +564,7 @@ def test_help_is_asked_for_anywhere(words, capsys):
     assert capsys.readouterr().out.startswith("usage: ")
 
 
-def test_the_version_is_told(capsys):
+def test_the_version_is_printed(capsys):
     for words in (["--version"], ["x", "--version"]):
         cli.run(generate.main, words)
         assert capsys.readouterr().out == f"picogpt {picogpt.__version__}\n"
@@ -592,11 +592,11 @@ def test_the_examples_of_the_help_run(tmp_path):
         assert len(process.stdout) > 20
 
 
-# ways in
+# entry points
 
 
 @pytest.mark.parametrize("way", [[ROOT / "gpt2.py"], ["-m", "picogpt"]])
-def test_all_ways_in_are_one(tmp_path, way):
+def test_all_entry_points_run_the_same_command(tmp_path, way):
     process = subprocess.run(
         [sys.executable, *way, "ROMEO:", *SMALL],
         capture_output=True,
@@ -615,7 +615,7 @@ def test_all_ways_in_are_one(tmp_path, way):
         (["-m", "picogpt.verify"], "python -m picogpt.verify"),
     ],
 )
-def test_a_mistake_is_told_in_the_name_that_was_called(tmp_path, way, name):
+def test_an_error_names_the_program_that_was_called(tmp_path, way, name):
     (tmp_path / "picogpt").symlink_to(ROOT)
     process = subprocess.run(
         [sys.executable, *way, "--nosuch"],
@@ -626,7 +626,7 @@ def test_a_mistake_is_told_in_the_name_that_was_called(tmp_path, way, name):
     assert_refused(process, "unknown flag --nosuch", name=name)
 
 
-def test_the_console_script_is_one_more():
+def test_the_console_script_runs_the_same_command():
     script = shutil.which("picogpt", path=str(Path(sys.executable).parent))
     if script is None:
         pytest.skip("picogpt is not installed in this environment: make test installs it")
@@ -635,7 +635,7 @@ def test_the_console_script_is_one_more():
     assert_refused(subprocess.run([script, "--nosuch"], capture_output=True), name="picogpt")
 
 
-def test_the_tutorial_s_names_are_in_gpt2_py():
+def test_gpt2_py_has_the_names_of_the_tutorial():
     code = "from gpt2 import gelu, softmax, gpt2, generate, main; import gpt2; assert gpt2.gelu is gelu; gpt2.nosuch"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert process.stderr.endswith("AttributeError: module 'gpt2' has no attribute 'nosuch'\n")

@@ -1,4 +1,4 @@
-"""The tokenizer gives the ids of two independent ones, for every text, and gives the text back."""
+"""The tokenizer agrees with two independent ones on every text, and decodes its own ids to the same text."""
 
 import json
 import os
@@ -245,7 +245,7 @@ def quickly(word, merges):
 
 
 @given(st.text("abc", max_size=40), lists_of_merges())
-def test_both_ways_to_merge_do_what_the_naive_one_does(word, merges):
+def test_both_merges_agree_with_a_naive_one(word, merges):
     expected = naive_merge(word, merges)
     assert merge_plainly(word, {merge: rank for rank, merge in enumerate(merges)}) == expected
     assert quickly(word, merges) == expected
@@ -332,13 +332,13 @@ NOT_MERGES = [
 
 
 @pytest.mark.parametrize(("vocabulary", "message"), NOT_A_VOCABULARY)
-def test_a_vocabulary_of_another_form_is_refused(vocabulary, message):
+def test_a_malformed_vocabulary_is_refused(vocabulary, message):
     with pytest.raises(UserError, match=message):
         Encoder(vocabulary, [])
 
 
 @pytest.mark.parametrize(("merges", "message"), NOT_MERGES)
-def test_merges_of_another_form_are_refused(merges, message):
+def test_malformed_merges_are_refused(merges, message):
     with pytest.raises(UserError, match=message):
         Encoder({"a": 0}, merges)
 
@@ -372,7 +372,7 @@ def the_tokenizer_works_or_one_line_says_why_not(make):
 
 
 @given(json_values | near_vocabularies, json_values | st.lists(st.text("ab \n", max_size=4), max_size=4))
-def test_whatever_json_is_a_tokenizer_or_refused(vocabulary, merges):
+def test_any_json_is_a_tokenizer_or_refused(vocabulary, merges):
     the_tokenizer_works_or_one_line_says_why_not(lambda: Encoder(vocabulary, merges))
 
 
@@ -380,7 +380,7 @@ def test_whatever_json_is_a_tokenizer_or_refused(vocabulary, merges):
     st.binary(max_size=30) | (json_values | near_vocabularies).map(lambda value: json.dumps(value).encode()),
     st.binary(max_size=30) | st.text("ab \r\n", max_size=20).map(lambda text: b"#version: 0.2\n" + text.encode()),
 )
-def test_whatever_bytes_are_a_tokenizer_or_refused(tmp_path_factory, vocabulary, merges):
+def test_any_bytes_are_a_tokenizer_or_refused(tmp_path_factory, vocabulary, merges):
     directory = tmp_path_factory.getbasetemp() / "bytes"
     directory.mkdir(exist_ok=True)
     (directory / "encoder.json").write_bytes(vocabulary)
@@ -427,7 +427,7 @@ def test_a_bad_file_is_named(model_dir, name, content, message):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names here")
 @pytest.mark.parametrize("name", ["encoder.json", "vocab.bpe"])
-def test_what_is_no_file_is_refused_and_not_waited_for(model_dir, name):
+def test_pipes_and_devices_are_refused_at_once(model_dir, name):
     (model_dir / name).unlink()
     os.mkfifo(model_dir / name)
     with pytest.raises(UserError, match=f"{name}: expected a file, found a directory, a pipe or a device"):
@@ -451,7 +451,7 @@ def test_paths_may_be_strings_or_paths(model_dir):
             assert get_encoder(name, directory).encode("a") == get_encoder("shakespeare", ROOT / "models").encode("a")
 
 
-def test_files_with_the_line_ends_of_windows_read_alike(tmp_path, encoder):
+def test_windows_line_endings_are_read_alike(tmp_path, encoder):
     for file in ("encoder.json", "vocab.bpe"):
         (tmp_path / file).write_bytes((VOCABULARY / file).read_bytes().replace(b"\n", b"\r\n"))
     copy = get_encoder(tmp_path.name, tmp_path.parent)

@@ -70,7 +70,7 @@ def test_samples_are_the_rows_of_one_batch(model):
 
 
 @pytest.mark.parametrize("how", [{}, DRAWN], ids=["greedy", "drawn"])
-def test_many_prompts_go_on_as_each_alone(model, how):
+def test_many_prompts_are_continued_as_each_alone(model, how):
     prompts = ["ROMEO:", "", "To be, or not to be: that is the", model.encode("JULIET:\nO")]
     texts = model.generate_many(prompts, 20, batch_size=2, **how)
     assert list(texts) == [model.generate(prompt, 20, **how) for prompt in prompts]
@@ -83,7 +83,7 @@ def test_logits_are_those_of_the_model(model):
     assert np.array_equal(logits, gpt2.gpt2(ids, **model.params, n_head=6))
 
 
-def test_the_tutorials_three_are_there(model):
+def test_a_model_has_the_tutorials_encoder_hparams_and_params(model):
     assert model.decode(model.encode("Ä b\n")) == "Ä b\n"
     assert model.encode("ROMEO:") == model.encoder.encode("ROMEO:")
     assert set(model.params) == {"wte", "wpe", "blocks", "ln_f"}
@@ -131,7 +131,7 @@ CALLS = [
         ([1024], 3, {}, "ids from 0 to 1023, found 1024"),
     ],
 )
-def test_a_mistake_is_told_when_the_function_is_called(model, call, prompt, n, how, message):
+def test_a_mistake_is_reported_when_the_function_is_called(model, call, prompt, n, how, message):
     with pytest.raises(picogpt.UserError, match=message):
         call(model, prompt, n, **how)
 
@@ -143,7 +143,7 @@ def test_an_unknown_setting_is_a_type_error(model, call):
 
 
 @pytest.mark.parametrize("ids", [[], [1024], [-1], [0.5], [0] * 257])
-def test_ids_that_cannot_be_are_refused(model, ids):
+def test_impossible_ids_are_refused(model, ids):
     with pytest.raises(picogpt.UserError):
         model.logits(ids)
 

@@ -55,7 +55,7 @@ def test_each_position_is_computed_once(params, monkeypatch):
     assert counted == [(4,), (3, 1), (3, 1), (3, 1)]
 
 
-def test_samples_share_the_prompt_and_go_their_own_ways(params):
+def test_samples_share_the_prompt_and_then_differ(params):
     steps = list(gpt2.generate(PROMPT, params, N_HEAD, 12, sampling=Sampling(1.0, seed=1), nsamples=5))
     rows = list(zip(*steps, strict=True))
     assert len(set(rows)) == 5
@@ -144,7 +144,7 @@ def test_nothing_to_generate(params):
         ("ROMEO:", 5, "expected a list of token ids, found 'ROMEO:': encode text first"),
     ],
 )
-def test_what_cannot_be_done_is_refused_at_the_call(params, generate, inputs, n, message):
+def test_impossible_requests_are_refused_at_the_call(params, generate, inputs, n, message):
     with pytest.raises(UserError, match=message):
         generate(inputs, params, N_HEAD, n)
 
@@ -162,7 +162,7 @@ def test_more_samples_than_there_is_memory_for_are_refused(params):
 
 @pytest.mark.parametrize("generate", [gpt2.generate, lookahead.generate])
 @pytest.mark.filterwarnings("error")
-def test_damaged_weights_are_told_before_any_token(params, generate):
+def test_damaged_weights_are_reported_before_any_token(params, generate):
     for bad in (np.nan, np.inf, 1e38):
         wpe = np.full_like(params["wpe"], bad)
         with pytest.raises(UserError, match="not finite"):

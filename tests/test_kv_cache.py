@@ -1,4 +1,4 @@
-"""The cache of keys and values: whatever is done to it, the model goes on as if it had seen each row from its start."""
+"""The cache of keys and values: after any operations on it, the logits are those of a model without a cache."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def check(logits, rows, n_last=1):
 
 @settings(max_examples=60 * TIMES)
 @given(st.lists(ids, min_size=1, max_size=6), operations, st.randoms(use_true_random=False))
-def test_each_row_goes_on_from_what_it_has_seen(prompt, operations, random):
+def test_each_row_continues_from_its_own_positions(prompt, operations, random):
     cache = new_cache(PARAMS, N_HEAD, 60)
     next_logits(prompt, PARAMS, N_HEAD, cache)
     cache = cache.repeat(3)
@@ -69,7 +69,7 @@ def test_each_row_goes_on_from_what_it_has_seen(prompt, operations, random):
     step(cache, [0, 1, 2], 2)
 
 
-def test_a_sequence_of_its_own_can_be_taken_back():
+def test_a_single_sequence_can_be_truncated():
     cache = new_cache(PARAMS, N_HEAD, 10)
     next_logits([1, 2, 3, 4], PARAMS, N_HEAD, cache)
     cache.truncate(2)
@@ -103,7 +103,7 @@ def test_a_pass_that_fails_leaves_the_cache_as_it_was():
     assert cache.lengths.tolist() == [1, 1]
 
 
-def test_the_last_position_of_the_model_is_the_last():
+def test_positions_beyond_n_ctx_are_refused():
     cache = new_cache(PARAMS, N_HEAD, 100)
     next_logits([1] * 64, PARAMS, N_HEAD, cache)
     with pytest.raises(UserError, match="the model sees 64 positions, found 65"):
@@ -114,7 +114,7 @@ def test_the_last_position_of_the_model_is_the_last():
 
 @pytest.mark.parametrize("n", [5, 7, 8, 9, 16, 17, 40])
 @pytest.mark.parametrize("n_last", [1, 3])
-def test_a_long_prompt_goes_through_in_chunks_of_the_same_result(monkeypatch, n, n_last):
+def test_a_long_prompt_in_chunks_gives_the_same_logits(monkeypatch, n, n_last):
     monkeypatch.setattr(gpt2, "PREFILL_CHUNK", 8)
     sizes = []
     real = gpt2.hidden_states

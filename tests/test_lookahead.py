@@ -1,4 +1,4 @@
-"""Look-ahead gives the very tokens of plain generation, and fewer passes where the text repeats itself."""
+"""Look-ahead gives exactly the tokens of plain generation, in fewer passes if the text repeats itself."""
 
 import numpy as np
 import pytest
@@ -45,14 +45,14 @@ def both(params, n_head, inputs, n, **how):
 
 @settings(max_examples=40 * TIMES)
 @given(st.lists(st.integers(0, 59), min_size=1, max_size=40), st.integers(0, 150), st.sampled_from([GREEDY, DRAWN]))
-def test_any_prompt_goes_on_as_without(params, inputs, n, how):
+def test_any_prompt_is_continued_as_without_look_ahead(params, inputs, n, how):
     plain, ahead = both(params, N_HEAD, inputs, n, sampling=how)
     assert ahead == plain
 
 
 @pytest.mark.parametrize("how", [GREEDY, Sampling(0.5, seed=1), Sampling(1.0, top_k=40, seed=2)])
 @pytest.mark.parametrize("prompt", ["ROMEO:", "the the the the the the", "To be, or not to be: that is the question"])
-def test_shakespeare_goes_on_as_without(shakespeare, prompt, how):
+def test_shakespeare_is_continued_as_without_look_ahead(shakespeare, prompt, how):
     encoder, hparams, params = shakespeare
     plain, ahead = both(params, hparams["n_head"], encoder.encode(prompt), 200, sampling=how)
     assert ahead == plain
@@ -70,7 +70,7 @@ def test_text_that_does_not_repeat_itself_is_never_guessed(params, passes):
     assert passes == [len(LOOP)] + [1] * 99
 
 
-def test_guesses_grow_while_they_hold_and_end_when_they_fail():
+def test_guesses_grow_while_they_are_right_and_end_when_one_is_wrong():
     lookup = PromptLookup([1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3])
     assert lookup.guess(9) == []  # once is not enough
     lookup.append(4)
@@ -83,7 +83,7 @@ def test_guesses_grow_while_they_hold_and_end_when_they_fail():
     assert lookup.guess(9) == []
 
 
-def test_a_loop_goes_on_through_its_own_guesses():
+def test_a_loop_repeats_its_own_guesses():
     lookup = PromptLookup([5, 6] * 40)
     assert lookup.guess(7) == [5, 6, 5, 6, 5, 6, 5]
     assert len(lookup.guess(100)) == lookahead.MAX_GUESSES

@@ -32,7 +32,7 @@ def assert_same_product(x, w):
 @pytest.mark.parametrize("cores", [1, 2, 3])
 @pytest.mark.parametrize("n_rows", [1, *FEW_ROWS[:3], 8, FEW_ROWS[-1], FEW_ROWS[-1] + 1])
 @pytest.mark.parametrize(("n_in", "n_out"), [(768, 768), (300, 1999), (1024, 513), (16, 40_007), (6400, 102)])
-def test_every_shape_is_as_numpy_has_it(monkeypatch, cores, n_rows, n_in, n_out):
+def test_every_shape_gives_numpys_product(monkeypatch, cores, n_rows, n_in, n_out):
     monkeypatch.setattr(module, "n_cores", lambda: cores)
     x, w = random_array(n_rows, n_in), fortran(n_in, n_out)
     assert_same_product(x, w)
@@ -72,20 +72,20 @@ def test_pieces_are_small_and_shared_out_among_the_cores(monkeypatch, n_rows):
         assert len(shares) == n_shares
 
 
-def test_the_head_and_matrices_of_any_order_are_taken():
+def test_the_head_and_matrices_of_any_order():
     x = random_array(4, 768)
     for w in (random_array(5000, 768).T, random_array(768, 5000), random_array(768, 10_000)[:, ::2]):
         assert_same_product(x, w)
 
 
-def test_strided_rows_are_taken():
+def test_strided_rows():
     assert_same_product(random_array(3, 8, 768)[:, 2], fortran(768, 1000))
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3])
 @pytest.mark.parametrize("n_rows", [1, 2, 7, 32, 33])
 @pytest.mark.parametrize("n_keys", [1, 37, 151, 1000])
-def test_a_batch_of_heads_is_as_numpy_has_it(monkeypatch, cores, n_rows, n_keys):
+def test_a_batch_of_heads_gives_numpys_product(monkeypatch, cores, n_rows, n_keys):
     """The keys are a part of a longer cache, so a head does not begin where the one before it ends."""
     monkeypatch.setattr(module, "n_cores", lambda: cores)
     q, cache = random_array(2, 12, n_rows, 64), random_array(2, 12, 1024, 64, seed=1)
@@ -120,18 +120,18 @@ def test_the_type_of_a_product_does_not_depend_on_its_rows(types):
         ((2, 3), (2, 3)),
     ],
 )
-def test_what_broadcasts_is_broadcast_whatever_the_rows(n_rows, of_x, of_w):
+def test_broadcasting_does_not_depend_on_the_rows(n_rows, of_x, of_w):
     w = random_array(*of_w, 5, 6, seed=1).swapaxes(-1, -2)
     assert_same_product(random_array(*of_x, n_rows, 6), w)
 
 
 @pytest.mark.parametrize("n_rows", [0, *ROWS])
 @pytest.mark.parametrize(("n_in", "n_out"), [(0, 5), (6, 0), (0, 0), (1, 1), (6, 1), (1, 5)])
-def test_empty_and_thin_matrices_are_taken(n_rows, n_in, n_out):
+def test_empty_and_thin_matrices(n_rows, n_in, n_out):
     assert_same_product(random_array(n_rows, n_in), fortran(n_in + 1, n_out + 1)[:n_in, :n_out])
 
 
-def test_vectors_are_taken():
+def test_vectors():
     x, w = random_array(6), fortran(6, 5)
     assert_same_product(x, w)
     assert_same_product(x, x)
@@ -139,7 +139,7 @@ def test_vectors_are_taken():
 
 
 @pytest.mark.parametrize("n_rows", ROWS)
-def test_what_does_not_fit_is_refused_whatever_the_rows(n_rows):
+def test_shapes_that_do_not_fit_are_refused_for_any_rows(n_rows):
     with pytest.raises(ValueError, match="matmul"):
         matmul(random_array(n_rows, 5), fortran(6, 5))
 

@@ -164,7 +164,7 @@ def test_every_layer_stays_float32():
     assert {layer.dtype for layer in layers} == {np.dtype(np.float32)}
 
 
-def test_arguments_are_left_as_they_were():
+def test_arguments_are_not_changed():
     """A mapped file of weights cannot be written to, and neither can these."""
     x, row = random_array(4, 24), random_array(24, seed=3)
     params = random_params(SHAPES[0])

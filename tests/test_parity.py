@@ -187,7 +187,7 @@ def test_other_prompt_ids_and_other_text_are_problems():
 @pytest.mark.parametrize(
     ("gap", "verdict"), [(1e-5, "float error explains it"), (1.0, "float error does not explain it")]
 )
-def test_a_token_that_differs_is_told_with_the_gap_between_its_candidates(gap, verdict):
+def test_a_token_that_differs_is_reported_with_the_gap_between_its_candidates(gap, verdict):
     official = prompt_report([1, 1], top=[[[1, 9.0], [2, 8.0]], [[1, 9.0], [2, 9.0 - gap]]])
     mine = prompt_report([1, 2], top=[[[1, 9.0], [2, 8.0]], [[2, 9.0], [1, 9.0 - gap]]])
     row = compare.compare(official, mine)[0]
@@ -221,7 +221,7 @@ def test_a_clone_that_was_changed_is_refused(tmp_path):
         jobs.run_official(Path("python3.7"), job, tmp_path)
 
 
-def test_a_side_that_cannot_run_or_fails_is_told_in_one_line(tmp_path):
+def test_a_side_that_cannot_run_or_fails_is_reported_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"official side: cannot run .*nowhere: No such file"):
         jobs.run_side([tmp_path / "nowhere"], {"task": "filter"}, tmp_path, "official")
     with pytest.raises(UserError, match=r"our side: .* failed with status 3"):

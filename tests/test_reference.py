@@ -1,4 +1,4 @@
-"""The plain model: on every array library the same numbers, and the fast model's twin, function by function.
+"""The plain model gives the same numbers on every array library, and as the fast model, function by function.
 
 `reference` computes in float64 here, so that a difference is the fast function's: it gets float32, in shapes that
 hypothesis picks, and may be off by rounding alone.
@@ -66,7 +66,7 @@ def assert_twins(fast, plain, dtype=np.float32):
 
 
 def causal(n_q, n_k):
-    """The mask in which query i, the last but n_q - 1 - i of n_k positions, looks at itself and back."""
+    """The causal mask of queries at the last n_q of n_k positions."""
     return np.where(np.arange(n_k) > np.arange(n_q)[:, None] + n_k - n_q, -1e10, 0.0)
 
 
@@ -80,7 +80,7 @@ def test_gelu_softmax_and_layer_norm(batch, n, seed, scale):
     x *= np.float32(scale)
     assert_twins(gpt2.gelu(x), reference.gelu(exact(x)))
     assert_twins(gpt2.softmax(x), reference.softmax(exact(x)))
-    if n > 1:  # a row of one number has no variance: 0 / 0 but for eps, and rounding is all that is left
+    if n > 1:  # a row of one number has a variance of 0, so only rounding would be compared
         assert_twins(gpt2.layer_norm(x, g, b), reference.layer_norm(*exact([x, g, b])))
 
 
@@ -239,7 +239,7 @@ def test_gpt2_with_a_cache_and_the_text_split_anywhere(data, n_rows, seed):
 @quick
 @given(st.data(), seeds)
 def test_a_cache_whose_rows_are_of_unequal_lengths(data, seed):
-    """Each row is filled on its own; then all take the same number of tokens, some rows are cut, copied and go on."""
+    """Rows are filled one by one. Then all take the same number of tokens, and some are truncated and copied."""
     rng = np.random.default_rng(seed)
     params = params_of(n_ctx=40, seed=seed)
     texts = [rng.integers(0, N_VOCAB, n) for n in data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=4))]
@@ -383,8 +383,8 @@ def test_generation_on_every_library(library, monkeypatch):
     assert theirs == expected
 
 
-def test_every_function_leaves_its_arguments_as_they_were():
-    """Arrays that cannot be written to are enough, so nothing is computed in place."""
+def test_no_function_changes_its_arguments():
+    """Read-only arrays are enough, so nothing is computed in place."""
 
     def lock(array):
         array.flags.writeable = False

@@ -1,4 +1,4 @@
-"""What a batch's output and its journal may be when a run begins, and what is left when one is interrupted."""
+"""The output and the journal of a batch: what a run may find when it starts, and what an interrupted run leaves."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ orders = st.permutations(range(len(PROMPTS)))
 
 
 def attempt(directory, order, complete=lambda number: None):
-    """A run: the numbers that were there already. `complete` is told of each text that is kept."""
+    """Run, and return the numbers that were there already. `complete` is called for each text that is kept."""
     with results.opened(str(directory / "out.jsonl"), PROMPTS) as out:
         out.check(SETTINGS, MODEL)
         there = set(out.there)
@@ -90,7 +90,7 @@ def write(path, data):
 @example(left=(None, journal_of([3, 0])[0][:-1]), order=range(8))
 @example(left=(LINES[0], b"".join(journal_of([0, 0]))), order=range(8))
 @example(left=(LINES[0], b"".join(journal_of([0])).replace(b"\n", b"\r\n")), order=range(8))
-def test_whatever_is_there_is_gone_on_with_or_left_alone(tmp_path_factory, left, order):
+def test_any_earlier_files_are_resumed_or_left_alone(tmp_path_factory, left, order):
     directory = tmp_path_factory.mktemp("left")
     output, run_ = directory / "out.jsonl", directory / "out.jsonl.run"
     write(output, left[0])
@@ -146,7 +146,7 @@ def test_a_journal_with_a_line_that_no_run_writes_is_refused(tmp_path, lines, wo
 
 
 @pytest.mark.parametrize("change", [{"journal": "picogpt batch 2"}, {"settings": 1}, {"model": None}])
-def test_a_journal_of_another_form_is_refused(tmp_path, change):
+def test_a_malformed_journal_is_refused(tmp_path, change):
     first = {"journal": "picogpt batch 1", "settings": SETTINGS, "model": MODEL | WEIGHTS} | change
     (tmp_path / "out.jsonl.run").write_bytes(journal.sealed(first))
     with refused(tmp_path, "out.jsonl.run: expected no file, or a batch's journal, found another one"):
@@ -160,7 +160,7 @@ def test_a_journal_of_another_form_is_refused(tmp_path, change):
         ("new", 2, "--new None as in the earlier run, found 2"),
     ],
 )
-def test_a_setting_that_one_run_lacks_is_one_that_differs(tmp_path, monkeypatch, name, value, words):
+def test_a_setting_that_one_run_lacks_counts_as_different(tmp_path, monkeypatch, name, value, words):
     attempt(tmp_path, range(8))
     changed = {key: kept for key, kept in (SETTINGS | {name: value}).items() if kept is not None}
     monkeypatch.setitem(globals(), "SETTINGS", changed)
@@ -168,7 +168,7 @@ def test_a_setting_that_one_run_lacks_is_one_that_differs(tmp_path, monkeypatch,
         attempt(tmp_path, range(8))
 
 
-def test_an_output_stays_where_a_run_ends_early(tmp_path):
+def test_only_a_new_and_empty_output_is_removed(tmp_path):
     for n_bytes in (0, len(LINES[0] + LINES[1])):
         with pytest.raises(KeyboardInterrupt), results.opened(str(tmp_path / "out.jsonl"), PROMPTS) as out:
             (tmp_path / "out.jsonl").touch()
@@ -192,7 +192,7 @@ def test_other_kinds_of_files_are_refused(tmp_path, monkeypatch):
 
 
 def in_child(function):
-    """Call a function in a forked process: what it sent through its argument, and the status."""
+    """Call a function in a forked process. Returns what it sent through its argument, and the exit status."""
     ours, theirs = os.pipe()
     if not (child := os.fork()):
         status = 1
@@ -239,7 +239,7 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
     assert attempt(tmp_path, range(8)) == {4, 0}
 
 
-def test_a_full_disk_is_told_and_leaves_what_fits(tmp_path):
+def test_a_full_disk_is_reported_and_keeps_what_fits(tmp_path):
     for n_bytes, words in [(50, "out.jsonl.run: cannot write to it: File too large"), (400, "cannot write")]:
 
         def limited(tell, n_bytes=n_bytes, words=words):

@@ -77,7 +77,7 @@ def test_top_k_keeps_what_is_not_below_the_kth_largest(logits, k):
 
 
 @given(tied_rows, st.integers(1, 50), st.floats(0, 1))
-def test_of_equal_logits_all_are_kept_or_none(logits, k, p):
+def test_equal_logits_are_all_kept_or_all_dropped(logits, k, p):
     for filtered in (sampling.top_k_logits(logits, k), sampling.top_p_logits(logits, p)):
         assert set(logits[kept(filtered)]).isdisjoint(set(np.delete(logits, kept(filtered))))
 
@@ -154,7 +154,7 @@ def test_draw_never_takes_a_token_without_probability():
     assert [int(sampling.draw(logits, [Fixed(u)])) for u in (0.0, 0.49, 0.5, almost_1, 1.0)] == [1, 1, 3, 3, 3]
 
 
-def test_drawing_leaves_the_logits_as_they_were():
+def test_drawing_does_not_change_the_logits():
     logits = LOGITS.copy()
     Sampling(0.7, 3, 0.9).next_ids(logits, [np.random.default_rng(0)])
     assert np.array_equal(logits, LOGITS)
@@ -185,7 +185,7 @@ def test_a_setting_out_of_range_is_refused(setting, message):
     ("setting", "temperature"),
     [({}, 0), ({"top_k": 40}, 1), ({"top_p": 0.9}, 1), ({"temperature": 0, "top_k": 40}, 0), ({"seed": 1}, 0)],
 )
-def test_a_filter_without_a_temperature_asks_for_a_draw(setting, temperature):
+def test_a_filter_without_a_temperature_implies_a_draw(setting, temperature):
     how = Sampling(**setting)
     assert (how.temperature, how.greedy) == (temperature, temperature == 0)
 
@@ -197,14 +197,14 @@ def test_settings_cannot_be_changed_afterwards():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("how", [Sampling(), Sampling(1.0)])
-def test_logits_that_are_not_finite_are_told(how, bad):
+def test_logits_that_are_not_finite_are_reported(how, bad):
     logits = np.stack([LOGITS, LOGITS])
     logits[1, 3] = bad
     with pytest.raises(UserError, match=r"not finite.*python -m picogpt\.verify"):
         how.next_ids(logits, [np.random.default_rng(0)] * 2)
 
 
-def test_a_token_that_is_banned_by_its_logit_is_fine():
+def test_a_logit_of_minus_infinity_is_allowed():
     assert Sampling().next_ids(np.array([-np.inf, 1.0, 0.0]), []) == 1
 
 

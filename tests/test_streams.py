@@ -1,4 +1,4 @@
-"""Command lines: what goes to which stream, as soon as it is known, and how the process ends whatever happens."""
+"""Command lines: what goes to which stream and when, and how the process exits in every case."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def ctrl_c_of_a_terminal():
 
 
 class Recorder(io.StringIO):
-    """A stdout that takes note of when it is flushed."""
+    """A stdout that records when it is flushed."""
 
     def __init__(self):
         super().__init__()
@@ -104,12 +104,12 @@ def into_full(*words: str, stream: str = "stdout", way: list[str] = COMMAND):
 
 @needs_full
 @pytest.mark.parametrize("words", [["x", *SMALL], ["--help"], ["--version"], ["x", *SMALL, "--nsamples", "2"]])
-def test_a_full_disk_is_told(words):
+def test_a_full_disk_is_reported(words):
     assert into_full(*words) == (2, None, b"gpt2.py: error: cannot write to stdout: No space left on device\n")
 
 
 @needs_full
-def test_a_full_disk_is_told_of_what_was_only_printed():
+def test_a_full_disk_is_reported_when_the_last_flush_fails():
     code = "import sys; sys.argv = ['a']; from picogpt.commands import cli\nwith cli.clean_exit(): print('x')"
     expected = (2, None, b"a: error: cannot write to stdout: No space left on device\n")
     assert into_full(way=[sys.executable, "-c", code]) == expected
@@ -117,7 +117,7 @@ def test_a_full_disk_is_told_of_what_was_only_printed():
 
 @needs_full
 @pytest.mark.parametrize("name", ["batch", "verify"])
-def test_every_command_tells_of_a_full_disk(name, tmp_path):
+def test_every_command_reports_a_full_disk(name, tmp_path):
     (tmp_path / "in.txt").write_text("ROMEO:\n")
     words = {"batch": [str(tmp_path / "in.txt"), "-m", "shakespeare", "-n", "1"], "verify": ["shakespeare"]}[name]
     for arguments in (words, ["--help"]):
@@ -128,7 +128,7 @@ def test_every_command_tells_of_a_full_disk(name, tmp_path):
 
 @needs_full
 @pytest.mark.parametrize("words", [["--foo"], [], ["x", "-m", "nope"]])
-def test_a_mistake_that_cannot_be_told_is_status_2_all_the_same(words):
+def test_an_error_that_cannot_be_printed_has_status_2(words):
     assert into_full(*words, stream="stderr") == (2, b"", None)
 
 
@@ -188,7 +188,7 @@ def test_a_closed_pipe_ends_quietly(slow_model):
         (ModuleNotFoundError("No module named 'regex'", name="regex"), "expected the package regex"),
     ],
 )
-def test_what_a_person_or_a_machine_gets_wrong_is_one_line(monkeypatch, capsys, error, message):
+def test_errors_of_users_and_machines_are_one_line(monkeypatch, capsys, error, message):
     monkeypatch.setattr("sys.argv", ["picogpt"])
     with pytest.raises(SystemExit) as end, cli.clean_exit():
         raise error
@@ -203,7 +203,7 @@ def test_what_a_person_or_a_machine_gets_wrong_is_one_line(monkeypatch, capsys, 
 @pytest.mark.parametrize(
     "error", [ValueError("x"), ModuleNotFoundError("No module named 'picogpt.x'", name="picogpt.x")]
 )
-def test_a_mistake_in_the_program_has_its_traceback(error):
+def test_a_bug_has_its_traceback(error):
     with pytest.raises(type(error)), cli.clean_exit():
         raise error
 
@@ -235,7 +235,7 @@ sys.meta_path.insert(0, Finder)
 
 
 @pytest.mark.parametrize("name", ["numpy", "fire", "regex", "requests", "tqdm"])
-def test_a_package_that_is_missing_is_told_in_one_line(importing, tmp_path, name):
+def test_a_missing_package_is_reported_in_one_line(importing, tmp_path, name):
     code = f'raise ModuleNotFoundError("No module named {name!r}", name={name!r})'
     model_dir = tmp_path / "models" / "124M"  # what needs the other packages: a download, and text beyond ASCII
     model_dir.mkdir(parents=True)
@@ -244,7 +244,7 @@ def test_a_package_that_is_missing_is_told_in_one_line(importing, tmp_path, name
     assert_refused(process, f"the package {name}, found none in this Python, {sys.executable}", "make run")
 
 
-def test_an_old_python_is_told():
+def test_an_old_python_is_reported():
     code = "import sys; sys.version_info = (3, 9, 1); from picogpt.__main__ import main; main()"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT)
     assert (process.stdout, process.returncode) == (b"", 2)
@@ -368,7 +368,7 @@ def test_a_bar_is_drawn_on_a_terminal_but_not_through_the_text():
     assert b"generating" in shown  # samples are written at the end
 
 
-def test_a_terminal_is_not_waited_for():
+def test_a_prompt_is_not_read_from_a_terminal():
     shown, stdout = in_terminal(SMALL, stdout_too=False)
     assert shown.startswith(b"gpt2.py: error: expected a prompt, found none")
     assert stdout == b""

@@ -1,4 +1,4 @@
-"""Files in the format safetensors: against Hugging Face's library, and with headers that nobody would write."""
+"""Files in the format safetensors: against Hugging Face's library, and with malformed headers."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Servers that answer anything at all: a file arrives whole, or one line tells why not, in bounded time and memory."""
+"""Servers that may answer anything: a file arrives whole, or one line says why not, in bounded time and memory."""
 
 import hashlib
 import http.client as http_client

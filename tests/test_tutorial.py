@@ -196,7 +196,7 @@ PARAMS = {
 
 
 def mha_head_by_head(x, n_head):
-    """As the tutorial tells it: project, split, attend in each head, merge, project."""
+    """As in the tutorial: project, split, attend in each head, merge, project."""
     q, k, v = np.split(plain.linear(x, **ATTN["c_attn"]), 3, axis=-1)
     mask = (1 - np.tri(len(x))) * -1e10
     split = [np.split(part, n_head, axis=-1) for part in (q, k, v)]
@@ -279,7 +279,7 @@ def test_encoding_and_decoding(encoder):
 
 
 def official_answers():
-    """What OpenAI's own code answered once: see tests/test_parity.py."""
+    """The answers of OpenAI's own code: see tests/test_parity.py."""
     path = ROOT / "tests" / "golden" / "shakespeare.json"
     return {answer["prompt"]: answer for answer in json.loads(path.read_text("utf-8"))["official"]["prompts"]}
 
@@ -323,8 +323,8 @@ def test_main_prints_the_text_and_returns_nothing(capsys):
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "model.md").read_text("utf-8"), re.DOTALL)
 
 
-def test_the_snippets_of_the_docs_print_what_stands_there(monkeypatch):
-    """Those of docs/model.md, from top to bottom; of JAX and PyTorch where they are installed."""
+def test_the_snippets_of_the_docs_print_what_the_docs_say(monkeypatch):
+    """Those of docs/model.md, in order; those for JAX and PyTorch only if these are installed."""
     monkeypatch.setattr(plain, "array_namespace", plain.array_namespace)  # a snippet puts another one in its place
     monkeypatch.chdir(ROOT)
     names = {}
