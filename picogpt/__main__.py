@@ -1,6 +1,7 @@
 """The entry point of every command: `picogpt`, `python -m picogpt`, `python gpt2.py`, `python -m picogpt.batch`, ..."""
 
 import _signal as signal  # type: ignore[import-not-found]  # built in; signal takes a while to import
+import gc
 import sys
 
 

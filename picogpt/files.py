@@ -5,11 +5,9 @@ A file that cannot be read or written raises UserError.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import reprlib
-import shutil
 import stat
 import sys
 import time
@@ -125,6 +123,8 @@ def explained(directory: Path) -> Iterator[None]:
 
 def check_space(directory: Path, needed: int, purpose: str) -> None:
     """Raise UserError if a disk has fewer than `needed` bytes free."""
+    import shutil  # only for a run that writes
+
     existing = next(path for path in (directory, *directory.absolute().parents) if is_dir(path))
     free = shutil.disk_usage(existing).free
     if free < needed:
@@ -290,8 +290,17 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def sha256(data: bytes | memoryview) -> str:
+    """The SHA-256 of some bytes, in hexadecimal."""
+    import hashlib  # a start with converted weights needs none
+
+    return hashlib.sha256(data).hexdigest()
+
+
 def digest(path: Path, algorithm: str) -> bytes:
     """The digest of a file's bytes, by one of hashlib's algorithms."""
+    import hashlib
+
     state = hashlib.new(algorithm, usedforsecurity=False)
     with open_file(path) as file, readable(path):
         while chunk := file.read(1 << 20):

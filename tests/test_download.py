@@ -498,7 +498,7 @@ def test_no_server_at_all_is_told_in_one_line_and_leaves_nothing_to_trust(tmp_pa
 
 
 def test_too_little_space_is_told_before_the_first_byte(monkeypatch, tmp_path):
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: SimpleNamespace(free=900_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=900_000_000))
     hparams = openai.HPARAMS["124M"]
     message = r"expected 996 MB of free disk \(498 MB to fetch, 498 MB converted\), found 900 MB: "
     with pytest.raises(UserError, match=message + re.escape(files.ROOM)):

@@ -302,7 +302,7 @@ def test_what_killed_conversions_left_is_removed_by_the_next(model_dir):
 
 
 def test_too_little_space_for_the_converted_weights_is_told(model_dir, monkeypatch):
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     message = r"own: expected 159 kB of free disk \(for the converted weights\), found 10 bytes: "
     with pytest.raises(UserError, match=message + re.escape(files.ROOM)):
         load(model_dir)
@@ -354,8 +354,10 @@ def as_published():
 
 def check_refused(model_dir, message, variables):
     bundle_writer.save(model_dir / "model.ckpt", variables.items())
-    with pytest.raises(UserError, match=message):
-        load(model_dir)
+    source = find.find(model_dir, None).source
+    for step in (source.prepare, lambda hparams: next(source.tensors(hparams)), lambda _: load(model_dir)):
+        with pytest.raises(UserError, match=message):
+            step(TINY)
     assert not [path for path in model_dir.iterdir() if path.is_dir()]
 
 

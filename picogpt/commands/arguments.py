@@ -6,7 +6,6 @@ and so on, and the function gets one Sampling, which has checked them.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 import types
@@ -125,6 +124,8 @@ def find(flag: str, known: Spellings) -> tuple[str, str | None]:
 
 def near(name: str, names: Iterable[str]) -> str | None:
     """The name closest to one that is misspelt or cut short, or that has a word of it, as --tokens has."""
+    import difflib  # only for a flag that is not known
+
     found = difflib.get_close_matches(name, names, n=1, cutoff=0.75)
     found += [other for other in names if other.replace("_", "").startswith(name.replace("_", ""))]
     found += [other for other in names for word in name.split("_") if len(word) > 3 and word in other]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from functools import cached_property
 from pathlib import Path
@@ -59,7 +58,7 @@ class Place:
         if self.is_ours or self.is_bundled or files.is_dir(self.directory / store.PARAMS_DIR):
             return self.directory
         full = self.directory.resolve()
-        return cache_dir() / "converted" / f"{full.name[:40]}-{hashlib.sha256(os.fsencode(full)).hexdigest()[:12]}"
+        return cache_dir() / "converted" / f"{full.name[:40]}-{files.sha256(os.fsencode(full))[:12]}"
 
 
 def find(model: str | os.PathLike[str], models_dir: str | os.PathLike[str] | None) -> Place:

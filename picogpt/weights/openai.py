@@ -6,7 +6,6 @@ else, which gives its size for the other two. encoder.json and vocab.bpe are the
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -114,7 +113,7 @@ class Checkpoint(Source):
         index = self.directory / f"{self.prefix().name}.index"
         if not files.is_there(index):
             return None
-        return f"{index.name} {hashlib.sha256(files.read_bytes(index, files.TABLE)).hexdigest()}"
+        return f"{index.name} {files.sha256(files.read_bytes(index, files.TABLE))}"
 
     def prepare(self, hparams: Mapping[str, int]) -> None:
         with Bundle(self.prefix()) as bundle:

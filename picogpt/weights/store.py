@@ -15,14 +15,13 @@ whole or not at all.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import mmap
 import os
-import shutil
 import struct
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, NamedTuple
 
@@ -205,6 +204,8 @@ def verify_params(model_dir: Path, hparams: Mapping[str, int]) -> tuple[int, int
 
 
 def _digest(file: BinaryIO, n_bytes: int) -> str:
+    import hashlib
+
     state = hashlib.sha256()
     while n_bytes and (chunk := file.read(min(n_bytes, 1 << 20))):
         state.update(chunk)
@@ -216,7 +217,7 @@ def fingerprint(model_dir: Path) -> str:
     """What tells converted weights from others: a digest of their tensors' digests. Raises UnusableError."""
     entries = _read_manifest(model_dir / PARAMS_DIR)["tensors"]
     digests = {name: entry.get("sha256") for name, entry in entries.items()}
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+    return files.sha256(json.dumps(digests, sort_keys=True).encode())
 
 
 # writing
@@ -238,7 +239,8 @@ def save_params(tensors: Iterable[tuple[str, Array]], model_dir: Path, source: s
             _sync(file)
         _replace(model_dir / PARAMS_DIR, unfinished)
     except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        with suppress(OSError):
+            _remove(unfinished)
         raise
 
 
@@ -251,7 +253,7 @@ def _write(file: BinaryIO, tensors: Iterable[tuple[str, Array]]) -> dict[str, di
         data = np.asarray(tensor, "<f4", order=span.order).ravel(order="K").view(np.uint8).data
         file.write(data)
         file.write(bytes(4 * span.padding))
-        entries[name] = {**span._asdict(), "sha256": hashlib.sha256(data).hexdigest()}
+        entries[name] = {**span._asdict(), "sha256": files.sha256(data)}
         offset = span.end
     file.seek(0)
     file.write(_header(offset))
@@ -282,6 +284,8 @@ def _replace(directory: Path, new: Path) -> None:
 
 
 def _remove(path: Path) -> None:
+    import shutil  # only for a run that writes
+
     if path.is_symlink() or not path.is_dir():
         path.unlink()
     else:
