@@ -1,4 +1,4 @@
-"""Checkpoints as transformers saves them give the logits that transformers gives; what is not GPT-2 is refused."""
+"""Models saved by transformers give the same logits as in transformers; models that are not GPT-2 are refused."""
 
 import gc
 import json
@@ -21,7 +21,7 @@ from tests.helpers import ROOT, SHAKESPEARE, TINY, make_model, run, write_small_
 pytest.importorskip("safetensors", reason="safetensors is not installed: it writes the checkpoints")
 from safetensors.numpy import load_file, save_file
 
-from picogpt.weights import store
+from picogpt.weights import find, store
 from picogpt.weights.huggingface import key_of
 
 IDS = [5, 1, 1000, 3, 3, 7, 500, 2]
@@ -96,7 +96,7 @@ def test_logits_are_those_of_transformers_in_every_form(transformers, tmp_path, 
 
 def test_what_transformers_saves_with_a_head_of_its_own_is_refused(transformers, tmp_path):
     save_pretrained(transformers, tmp_path / "gpt2", config={"tie_word_embeddings": False})
-    with pytest.raises(UserError, match="expected tie_word_embeddings True, found False: this model does not do that"):
+    with pytest.raises(UserError, match="expected tie_word_embeddings True, found False: this is not supported"):
         logits(tmp_path / "gpt2", tmp_path / "models")
 
 
@@ -156,7 +156,7 @@ def test_a_head_that_is_the_embedding_is_read_and_another_is_refused(tmp_path):
     logits(tmp_path / "gpt2", tmp_path / "models")
     head[3, 3] += 1
     save_file(tensors | {"lm_head.weight": head}, path)
-    with pytest.raises(UserError, match=r"lm_head\.weight differs from wte\.weight: a model with a head of its own is"):
+    with pytest.raises(UserError, match=r"lm_head\.weight differs from wte\.weight: a separate head is not"):
         logits(tmp_path / "gpt2", tmp_path / "models")
 
 
@@ -202,12 +202,16 @@ def test_missing_extra_and_wrong_tensors_are_named(tmp_path):
         ({"h.1.ln_2.bias": None}, "expected the tensor h.1.ln_2.bias, which is missing"),
         ({"score.weight": np.zeros(3)}, "found the tensor score.weight, which this model does not have"),
         (
-            {"wpe.weight": np.zeros((31, 24))},
+            {"wpe.weight": np.zeros((31, 24), np.float32)},
             "expected wpe.weight of shape [32, 24] in F32, F16, BF16, found [31, 24]",
         ),
         ({"wpe.weight": np.zeros((32, 24), np.int8)}, "expected wpe.weight of shape [32, 24] in F32, F16, BF16, found"),
     ):
         change(path, **tensors)
+        source = find.find(tmp_path / "gpt2", None).source
+        for step in (source.prepare, lambda hparams, source=source: next(source.tensors(hparams))):
+            with pytest.raises(UserError, match=re.escape(message)):
+                step(TINY)
         with pytest.raises(UserError, match=re.escape(message)):
             logits(tmp_path / "gpt2", tmp_path / "models")
         path.write_bytes(whole)
@@ -215,7 +219,7 @@ def test_missing_extra_and_wrong_tensors_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: b"", lambda data: b"<html>" + data])
-def test_a_damaged_file_is_told(tmp_path, damage):
+def test_a_damaged_file_is_reported(tmp_path, damage):
     write_checkpoint(tmp_path / "gpt2")
     path = tmp_path / "gpt2" / "model.safetensors"
     path.write_bytes(damage(path.read_bytes()))
@@ -262,9 +266,17 @@ def test_no_library_is_needed(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the list of open files is Linux's")
-def test_no_file_stays_open(tmp_path):
+@pytest.mark.parametrize("damaged", ["the first file", "the second file"])
+def test_no_file_stays_open(tmp_path, damaged):
     write_checkpoint(tmp_path / "gpt2")
-    change(tmp_path / "gpt2" / "model.safetensors", **{"transformer.ln_f.bias": np.ones(3)})
+    path = tmp_path / "gpt2" / "model.safetensors"
+    if damaged == "the first file":
+        change(path, **{"transformer.ln_f.bias": np.ones(3)})
+    else:
+        path.rename(path.with_name("a.safetensors"))
+        path.with_name("b.safetensors").write_bytes(b"")
+        index = {"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}
+        path.with_name("model.safetensors.index.json").write_text(json.dumps(index))
     before = len([*Path("/proc/self/fd").iterdir()])
     gc.disable()
     try:
@@ -291,7 +303,7 @@ def test_added_tokens_that_the_model_knows_are_decoded(tmp_path):
     assert 1024 not in encoder.decoder
 
 
-def test_a_directory_without_a_tokenizer_is_told(tmp_path):
+def test_a_directory_without_a_tokenizer_is_reported(tmp_path):
     write_checkpoint(tmp_path / "gpt2")
     (tmp_path / "gpt2" / "vocab.json").unlink()
     with pytest.raises(UserError, match=r"gpt2: expected vocab\.json and merges\.txt, or tokenizer\.json, found"):
@@ -366,7 +378,7 @@ def test_nothing_is_left_when_a_conversion_fails(tmp_path, cache):
     assert not [*cache.parent.iterdir()]
 
 
-def test_a_cache_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_reported(tmp_path, monkeypatch):
     write_checkpoint(tmp_path / "gpt2")
     monkeypatch.setenv("PICOGPT_CACHE_DIR", "/proc")
     with pytest.raises(UserError, match=r"cannot write to /proc/converted/gpt2-\w{12}: .*: " + re.escape(files.ROOM)):
@@ -400,7 +412,7 @@ INDEXES = ["null", "[]", '"x"', '{"weight_map": null}', '{"weight_map": [1]}', '
 
 
 @pytest.mark.parametrize("text", INDEXES, ids=lambda text: text[:40])
-def test_an_index_of_another_form_is_told(tmp_path, text):
+def test_an_index_of_another_form_is_reported(tmp_path, text):
     write_checkpoint(tmp_path / "gpt2")
     (tmp_path / "gpt2" / "model.safetensors").unlink()
     (tmp_path / "gpt2" / "model.safetensors.index.json").write_text(text)
@@ -410,7 +422,7 @@ def test_an_index_of_another_form_is_told(tmp_path, text):
         logits(tmp_path / "gpt2", tmp_path / "models")
 
 
-def test_two_tensors_of_one_name_are_told(tmp_path):
+def test_two_tensors_of_one_name_are_reported(tmp_path):
     write_checkpoint(tmp_path / "gpt2")
     path = tmp_path / "gpt2" / "model.safetensors"
     tensors = load_file(path)
@@ -435,7 +447,7 @@ def test_a_name_of_a_tensor_cannot_move_the_cursor(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "vocab.json", "merges.txt"])
-def test_a_pipe_is_told_and_not_waited_for(tmp_path, name):
+def test_a_pipe_is_reported_and_not_waited_for(tmp_path, name):
     write_checkpoint(tmp_path / "gpt2")
     (tmp_path / "gpt2" / name).unlink()
     os.mkfifo(tmp_path / "gpt2" / name)
@@ -559,7 +571,7 @@ ADDED = [
 
 
 @pytest.mark.parametrize(("added", "message"), ADDED)
-def test_added_tokens_of_another_form_are_told(with_tokenizer, added, message):
+def test_added_tokens_of_another_form_are_reported(with_tokenizer, added, message):
     tokenizer_json(with_tokenizer, lambda tokenizer: tokenizer.update(added_tokens=added))
     with pytest.raises(UserError, match=f"tokenizer.json: expected {re.escape(message)}") as error:
         read_tokenizer(with_tokenizer)
@@ -572,7 +584,7 @@ def test_added_tokens_of_another_form_are_told(with_tokenizer, added, message):
     ids=str,
 )
 @pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json", "encoder.json"])
-def test_vocabularies_of_another_form_are_told(with_tokenizer, tmp_path, name, vocabulary):
+def test_vocabularies_of_another_form_are_reported(with_tokenizer, tmp_path, name, vocabulary):
     directory = with_tokenizer
     if name == "tokenizer.json":
         tokenizer_json(directory, lambda tokenizer: tokenizer["model"].update(vocab=vocabulary))
@@ -590,7 +602,7 @@ def test_vocabularies_of_another_form_are_told(with_tokenizer, tmp_path, name, v
 @pytest.mark.parametrize(
     "merges", ["a b", {}, [1], [None], ["a"], [["a"]], [["a", 1, 2]], ["a b\nc d"], ["a b", "a b"]]
 )
-def test_merges_of_another_form_are_told(with_tokenizer, merges):
+def test_merges_of_another_form_are_reported(with_tokenizer, merges):
     tokenizer_json(with_tokenizer, lambda tokenizer: tokenizer["model"].update(merges=merges))
     with pytest.raises(
         UserError, match=r"tokenizer\.json: expected (a list as model.merges|merges of|each merge once)"

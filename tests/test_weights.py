@@ -66,7 +66,7 @@ def test_a_path_is_only_ever_a_directory_that_is_there(tmp_path, path, reason):
 
 
 @pytest.mark.parametrize("where", ["model", "models_dir", "PICOGPT_MODELS_DIR", "PICOGPT_CACHE_DIR"])
-def test_the_directory_of_nobody_is_told(tmp_path, monkeypatch, where):
+def test_the_directory_of_nobody_is_reported(tmp_path, monkeypatch, where):
     monkeypatch.setenv(where, "~nosuchuser/y")
     model, models_dir = tmp_path, None
     if where == "model":
@@ -123,7 +123,7 @@ def test_the_environment_names_the_models_directory_and_the_flag_comes_first(tmp
 
 
 @pytest.mark.parametrize("models_dir", ["/proc", "/dev/null", "x" * 300])
-def test_a_models_directory_that_cannot_be_written_is_told_at_once(models_dir):
+def test_a_models_directory_that_cannot_be_written_is_reported_at_once(models_dir):
     done = run("A", "--models_dir", models_dir)
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr.startswith(f"gpt2.py: error: cannot write to {models_dir}/124M: ".encode())
@@ -301,7 +301,7 @@ def test_what_killed_conversions_left_is_removed_by_the_next(model_dir):
     assert not left.exists()
 
 
-def test_too_little_space_for_the_converted_weights_is_told(model_dir, monkeypatch):
+def test_too_little_space_for_the_converted_weights_is_reported(model_dir, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     message = r"own: expected 159 kB of free disk \(for the converted weights\), found 10 bytes: "
     with pytest.raises(UserError, match=message + re.escape(files.ROOM)):
@@ -310,7 +310,7 @@ def test_too_little_space_for_the_converted_weights_is_told(model_dir, monkeypat
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", ["wte", "h1/mlp/c_proj/b"])
-def test_weights_that_are_no_numbers_are_told_at_conversion(model_dir, name, value):
+def test_weights_that_are_no_numbers_are_reported_at_conversion(model_dir, name, value):
     tensors = as_published()
     tensors[f"model/{name}"].flat[-1] = value
     bundle_writer.save(model_dir / "model.ckpt", tensors.items())
@@ -390,7 +390,7 @@ def test_a_tensor_of_another_type_is_named(model_dir):
     check_refused(model_dir, "expected ln_f/b in float32, found int64", variables)
 
 
-def test_damaged_data_is_told_and_leaves_nothing(model_dir):
+def test_damaged_data_is_reported_and_leaves_nothing(model_dir):
     data, index = model_dir / openai.DATA, model_dir / "model.ckpt.index"
     whole = {data: data.read_bytes(), index: index.read_bytes()}
     flipped = bytearray(whole[data])
@@ -416,7 +416,7 @@ def test_one_of_openais_is_checked_once_it_is_fetched(model_dir, monkeypatch):
 
 
 @pytest.mark.parametrize("name", [openai.DATA, "model.ckpt.index"])
-def test_a_pipe_among_the_files_of_a_checkpoint_is_told_and_not_waited_for(model_dir, name):
+def test_a_pipe_among_the_files_of_a_checkpoint_is_reported_and_not_waited_for(model_dir, name):
     (model_dir / name).unlink()
     os.mkfifo(model_dir / name)
     assert f"{name}: expected a file, found a directory, a pipe or a device" in refused(model_dir)
@@ -427,7 +427,7 @@ def test_the_graph_is_not_needed(model_dir):
     load(model_dir)
 
 
-def test_a_directory_without_any_weights_is_told(tmp_path):
+def test_a_directory_without_any_weights_is_reported(tmp_path):
     write_small_files(tmp_path / "own")
     with pytest.raises(UserError, match=r"own: expected model\.ckpt\.index or model\.safetensors, found neither"):
         load(tmp_path / "own")
@@ -457,7 +457,7 @@ def refused_by_hand(model_dir):
 
 
 @pytest.mark.parametrize("name", openai.KNOWN["124M"])
-def test_a_wrong_size_of_a_file_put_there_by_hand_is_told_before_conversion(by_hand, name):
+def test_a_wrong_size_of_a_file_put_there_by_hand_is_reported_before_conversion(by_hand, name):
     size = (by_hand / name).stat().st_size
     with (by_hand / name).open("r+b") as file:
         file.truncate(size - 1)
@@ -466,12 +466,12 @@ def test_a_wrong_size_of_a_file_put_there_by_hand_is_told_before_conversion(by_h
     )
 
 
-def test_wrong_bytes_of_a_file_put_there_by_hand_are_told_before_conversion(by_hand):
+def test_wrong_bytes_of_a_file_put_there_by_hand_are_reported_before_conversion(by_hand):
     message = refused_by_hand(by_hand)
     assert message.startswith(f"{by_hand / 'hparams.json'}: expected SHA-256 d9d56e4121c427164e0c55c6f03c08e1daf9002b")
 
 
-def test_hyperparameters_of_another_size_are_told(by_hand):
+def test_hyperparameters_of_another_size_are_reported(by_hand):
     with pytest.raises(UserError, match=r"hparams\.json: expected .*'n_head': 12.*, found .*'n_head': 16"):
         utils.load_params("124M", by_hand.parent, openai.HPARAMS["355M"])
 
@@ -501,7 +501,7 @@ def test_a_converted_model_in_a_read_only_place_is_used(tmp_path):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_verify_of_a_model_without_its_tokenizer_is_told(tmp_path):
+def test_verify_of_a_model_without_its_tokenizer_is_reported(tmp_path):
     official = make_model(tmp_path, "124M")
     (official / "hparams.json").write_text(json.dumps(openai.HPARAMS["124M"]))
     (official / "encoder.json").unlink()

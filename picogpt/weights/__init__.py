@@ -1,1 +1,1 @@
-"""The wing of files: where weights come from, how they are fetched, and the form in which they are kept."""
+"""Weights: where they come from, how they are downloaded, and the format in which they are stored."""

@@ -1,7 +1,7 @@
 """TensorFlow's checkpoints, read without TensorFlow.
 
 A checkpoint is two files. `NAME.data-00000-of-00001` is the tensors' bytes, one tensor after the other. `NAME.index`
-says where each lies. It is a table as LevelDB writes it, whose keys are the tensors' names, in order:
+says where each lies. It is a table in LevelDB's format. Its keys are the tensors' names, in order:
 
     block        records, the numbers of some of them (not needed to read all), how many such numbers: uint32 each
       record     bytes shared with the key before, further bytes of the key, bytes of the value; rest of the key; value
@@ -9,8 +9,8 @@ says where each lies. It is a table as LevelDB writes it, whose keys are the ten
     the blocks   with the tensors; one with nothing; one whose values say where those with the tensors are
     footer       where the last two are, 40 bytes; 8 bytes of MAGIC
 
-Numbers without a size given are "varints": seven bits a byte, the lowest first, the eighth bit set but for the last.
-Values are messages of Protocol Buffers: the first, of the empty key, tells of the file, and each other of a tensor:
+Numbers without a size are "varints": seven bits a byte, the lowest first, with the eighth bit set in all but the last.
+Values are Protocol Buffers messages: the first, with an empty key, describes the file, and each other one a tensor:
 https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/protobuf/tensor_bundle.proto
 
 Nothing in these files is trusted. Memory and time are bounded by the size of the index, which is bounded too.
@@ -42,7 +42,7 @@ RESAVE = "save it again with tf.train.Saver: whole variables of float32 in one f
 
 
 class Entry(NamedTuple):
-    """What the index says of a tensor; offset and size are in bytes, the checksum is masked."""
+    """What the index says about a tensor. Offset and size are in bytes; the checksum is masked."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -52,15 +52,15 @@ class Entry(NamedTuple):
 
 
 class Bundle:
-    """The tensors of a checkpoint, of which each is read when it is asked for.
+    """The tensors of a checkpoint. Each is read on request.
 
     Use it in a `with` statement; arrays stay valid after it.
 
-    entries  what the index says of each, by its name
+    entries  what the index says about each tensor, by name
     """
 
     def __init__(self, prefix: Path):
-        """Read the index of a checkpoint; `prefix` is what the names of its files begin with. Raises UserError."""
+        """Read the index of a checkpoint whose files' names begin with `prefix`. Raises UserError."""
         self.entries = read_index(prefix.with_name(f"{prefix.name}.index"))
         self._file = MappedFile(prefix.with_name(f"{prefix.name}.data-00000-of-00001"))
         end = max((entry.offset + entry.size for entry in self.entries.values()), default=0)
@@ -90,7 +90,7 @@ class Bundle:
 
 
 def read_index(path: Path) -> dict[str, Entry]:
-    """What the index of a checkpoint says of each tensor, by its name, in the order of names. Raises UserError."""
+    """What the index of a checkpoint says about each tensor, in the order of names. Raises UserError."""
     data = files.read_bytes(path, files.SMALL, DAMAGED)
     with named(path):
         records = [record for block in _blocks(data) for record in _records(block)]
@@ -128,7 +128,7 @@ def _blocks(data: bytes) -> list[bytes]:
 
 
 def _place(data: bytes, at: int) -> tuple[tuple[int, int], int]:
-    """Offset and size of a block, and what comes after these numbers."""
+    """Offset and size of a block, and the position after these numbers."""
     offset, at = _varint(data, at)
     size, at = _varint(data, at)
     return (offset, size), at
@@ -233,7 +233,7 @@ def _check_overlap(entries: dict[str, Entry]) -> None:
 
 
 def _fields(message: bytes) -> dict[tuple[int, int], list[bytes]]:
-    """The values of a message by (number of the field, how it is written); a varint's are its bytes.
+    """The values of a message by (number of the field, how it is written). Varints are not decoded.
 
     >>> _fields(bytes([0x08, 0x01, 0x35, 1, 2, 3, 4]))
     {(1, 0): [b'\\x01'], (6, 5): [b'\\x01\\x02\\x03\\x04']}
@@ -251,7 +251,7 @@ def _fields(message: bytes) -> dict[tuple[int, int], list[bytes]]:
 
 
 def _value(message: bytes, kind: int, at: int) -> tuple[int, int]:
-    """From where to where the value of a field is."""
+    """Start and end of the value of a field."""
     if kind == VARINT:
         return at, _varint(message, at)[1]
     if kind == BYTES:
@@ -263,13 +263,13 @@ def _value(message: bytes, kind: int, at: int) -> tuple[int, int]:
 
 
 def _number(fields: dict[tuple[int, int], list[bytes]], number: int) -> int:
-    """A field that is a varint, 0 where it is missing; a negative one is a number beyond 2^63."""
+    """A field that is a varint, or 0 if it is missing. A negative one is a number beyond 2^63."""
     values = fields.get((number, VARINT))
     return _varint(values[-1], 0)[0] if values else 0
 
 
 def _message(fields: dict[tuple[int, int], list[bytes]], number: int) -> bytes:
-    """A field that is itself a message; where it is there several times, they are one message in parts."""
+    """A field that is itself a message. If it occurs several times, these are parts of one message."""
     return b"".join(fields.get((number, BYTES), []))
 
 

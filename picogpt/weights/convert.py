@@ -1,4 +1,4 @@
-"""Converted weights of a model, opened; made first where there are none, or where they are damaged."""
+"""Opening the converted weights of a model. They are converted first if they are missing or damaged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from picogpt.weights.source import Source
 
 
 def open_or_convert(place: Place, hparams: Mapping[str, int]) -> Params:
-    """The weights, memory-mapped. Raises UserError where there are none and none can be made."""
+    """The weights, memory-mapped. Raises UserError if there are none and none can be made."""
     try:
         return store.open_params(place.home, hparams, place.source.fingerprint())
     except store.UnusableError as problem:
@@ -32,7 +32,7 @@ def open_or_convert(place: Place, hparams: Mapping[str, int]) -> Params:
 
 
 def _check_can_convert(place: Place, problem: UserError) -> None:
-    """Raises UserError, telling what to do, where weights cannot be used and there is nothing to make them from."""
+    """Raise UserError, saying what to do, if weights cannot be used and there is nothing to make them from."""
     params = place.home / store.PARAMS_DIR
     there, has_checkpoint = files.is_there(params), place.source.fingerprint() is not None
     if there and has_checkpoint:
@@ -48,7 +48,7 @@ def _check_can_convert(place: Place, problem: UserError) -> None:
 
 
 def _convert(place: Place, hparams: Mapping[str, int]) -> None:
-    """Only for whoever holds the lock of the converted weights."""
+    """Convert the weights. The caller must hold the lock of their directory."""
     from tqdm import tqdm
 
     started, size, n_tensors = time.monotonic(), n_bytes(hparams), len(param_shapes(hparams))
@@ -62,10 +62,10 @@ def _convert(place: Place, hparams: Mapping[str, int]) -> None:
 
 
 def _finite(source: Source, hparams: Mapping[str, int]) -> Iterator[tuple[str, Array]]:
-    """The tensors of a source. Raises UserError for a number that is none, with which a model would say nothing."""
+    """The tensors of a source. Raises UserError for NaN and infinity."""
     for name, tensor in source.tensors(hparams):
         with np.errstate(invalid="ignore"):
-            if not np.isfinite([tensor.min(), tensor.max()]).all():  # both are NaN where one number is
+            if not np.isfinite([tensor.min(), tensor.max()]).all():  # both are NaN if one number is
                 raise UserError(
                     f"{source.directory}: expected numbers in the tensor {name}, found NaN or infinity: "
                     "these weights are damaged, or their training failed: fetch them again or use others"

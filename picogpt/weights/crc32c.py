@@ -1,7 +1,7 @@
 """CRC-32C, the checksum in TensorFlow's files, in NumPy alone, at two to three gigabytes a second on one core.
 
-A checksum takes the bits of a message as a polynomial over {0, 1}, the first bit being the coefficient of the highest
-power of x, and is what remains when P is divided out. A multiple of P may be added without changing what remains.
+The bits of a message are the coefficients of a polynomial over {0, 1}, that of the highest power of x first. The
+checksum is its remainder after division by a polynomial P. Adding a multiple of P does not change the remainder.
 Every multiple with few terms thus gives a rule: x^5685 + x^1362 + x^426 + 1 is one, so a bit may be cleared if the
 bits 4323, 5259 and 5685 places after it are flipped. The square of such a polynomial is a multiple too and has the same
 terms with doubled exponents. So the rule also holds for whole words of 32 bits, and for 2, 4, 8 times the distances:
@@ -22,13 +22,13 @@ POLYNOMIAL = 0x82F63B78  # P without its x^32, the highest power in the lowest b
 ALL_ONES = 0xFFFFFFFF
 START = (0x641F6454).to_bytes(4, "little")  # a message of these bits alone has the remainder ALL_ONES
 
-# in words: one may be cleared if the words so far after it are flipped by it
+# in words: a word may be cleared if the words at these distances after it are XORed with it
 RULES = (
     *(tuple(scale * n for n in (4323, 5259, 5685)) for scale in (8, 4, 2, 1)),
     *(tuple(scale * n for n in (154, 177, 183, 258, 290)) for scale in (16, 8, 4, 2, 1)),
 )
 SHORTEST = RULES[-1][-1]  # words that no rule can shorten
-CHUNK = 1 << 19  # bytes; a few times that fit into a core's own cache
+CHUNK = 1 << 19  # bytes; a core's own cache holds a few times as many
 
 
 def masked(data: bytes | Array) -> int:
@@ -42,7 +42,7 @@ def masked(data: bytes | Array) -> int:
 
 
 def crc32c(data: bytes | Array) -> int:
-    """The CRC-32C (Castagnoli) of some bytes. It takes no more memory than a megabyte.
+    """The CRC-32C (Castagnoli) of some bytes. It takes at most a megabyte of memory.
 
     >>> hex(crc32c(b"123456789"))
     '0xe3069283'
@@ -59,7 +59,7 @@ def crc32c(data: bytes | Array) -> int:
 
 
 def _shortened(words: Array, rule: tuple[int, ...]) -> Array:
-    """Words with the same remainder, fewer where there are more than the rule needs. Changes its argument."""
+    """Words with the same remainder, but fewer if there are more than the rule needs. Changes its argument."""
     start, last = 0, len(words) - rule[-1]
     while start < last:
         stop = min(start + rule[0], last)
@@ -71,7 +71,7 @@ def _shortened(words: Array, rule: tuple[int, ...]) -> Array:
 
 @cache
 def _remainders() -> Array:
-    """What remains of each bit of the SHORTEST words, the last bit's being that of x^32: uint32 [32 * SHORTEST]."""
+    """The remainder of each bit of the SHORTEST words, that of x^32 for the last bit: uint32 [32 * SHORTEST]."""
     found = [POLYNOMIAL]
     while len(found) < 32 * SHORTEST:
         found.append(found[-1] >> 1 ^ (POLYNOMIAL if found[-1] & 1 else 0))

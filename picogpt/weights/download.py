@@ -1,9 +1,9 @@
-"""Files over HTTP: resumed where they were cut off, checked, and renamed only when they are whole.
+"""Downloading files over HTTP: resumed after interruptions, checked, and renamed only when they are complete.
 
-After a cut, or in a later run, a Range request asks for the rest of what is on disk (see partial.py), on the condition
-that the file has not changed meanwhile (If-Range), and for the last bytes that are there, which must come again as they
-were. A server may answer with the whole file instead; then it starts again. See RFC 9110, sections 13 and 14. How a
-server is kept from taking too long or sending too much is told in transport.py.
+After an interruption, or in a later run, a Range request asks for the rest of the file (see partial.py), on condition
+that it has not changed (If-Range). The request also covers the last bytes that are on disk, which must be the same
+again. If the server sends the whole file instead, the download starts again. See RFC 9110, sections 13 and 14. Limits
+on time and size are in transport.py.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from picogpt.weights.source import Known
 from picogpt.weights.transport import Answer, NetworkError, Patience, Session
 
 RETRIES = 5  # without a new byte in between
-FIRST_RETRIES = 2  # as long as nothing has come from the server at all
+FIRST_RETRIES = 2  # if nothing has come from the server at all
 BACKOFF = 0.5  # seconds before the second try; twice as long before each one after it
-LONGEST_WAIT = 300  # seconds; where a server asks for more, the user is told instead
+LONGEST_WAIT = 300  # seconds; if a server asks for more, the user is told instead
 RETRIED = (429, 500, 502, 503, 504)
 OVERLAP = 1 << 14  # bytes that a resumed download asks for again
 
 WEIGHTS_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models"
 
-# bytes that a file of unknown size may have; OpenAI's are 91, 77, 16 kB and 1.8 MB at most
+# the largest sizes in bytes of files of unknown size; OpenAI's have at most 91, 77, 16 kB and 1.8 MB
 LIMITS = {"hparams.json": 1 << 12, "checkpoint": 1 << 12, "model.ckpt.index": 1 << 20}
 LIMIT = 1 << 24  # of any other file
 
-Look = Callable[[Path], object]  # raises UserError where a file cannot be what its name says
+Look = Callable[[Path], object]  # raises UserError if a file cannot be what its name says
 
 
 def weights_url() -> str:
-    """Where models are fetched from: OpenAI's server, or a mirror named by PICOGPT_WEIGHTS_URL. Raises UserError."""
+    """The address of models: OpenAI's server, or a mirror named by PICOGPT_WEIGHTS_URL. Raises UserError."""
     url = os.environ.get("PICOGPT_WEIGHTS_URL") or WEIGHTS_URL
     if not transport.is_safe(url):
         raise UserError(f"PICOGPT_WEIGHTS_URL: expected an https address, found {url!r}")
@@ -49,7 +49,7 @@ def weights_url() -> str:
 
 
 class AgainError(Exception):
-    """What a server answered may be another answer the next time; after `wait` seconds, if it says so."""
+    """The server may give another answer the next time, after `wait` seconds if it says so."""
 
     def __init__(self, reason: str, wait: float | None = None):
         super().__init__(reason)
@@ -57,7 +57,7 @@ class AgainError(Exception):
 
 
 class ChangedError(AgainError):
-    """What is on disk is not the beginning of what the server has: the next attempt starts again."""
+    """The bytes on disk are not the start of the server's file: the next attempt starts again."""
 
 
 def fetch_all(
@@ -67,10 +67,10 @@ def fetch_all(
     known: Callable[[str], Known],
     looks: Mapping[str, Look] | None = None,
 ) -> None:
-    """Download files into a directory that only we write to. Raises UserError; what has come by then stays.
+    """Download files into a directory that only we write to. Raises UserError, but keeps what was received.
 
-    What is known of a file by `known(name)` is compared; one without a known SHA-256 is looked at by `looks[name]`, or
-    by the look of that name in LOOKS, before it gets its name.
+    Files are compared with `known(name)`. A file without a known SHA-256 is checked by `looks[name]`, or by the entry
+    of that name in LOOKS, before it is renamed.
     """
     looks = LOOKS | dict(looks or {})
     started, parts = time.monotonic(), [Part(directory / name) for name in names]
@@ -84,7 +84,7 @@ def fetch_all(
 
 
 def fetch(session: Session, url: str, part: Part, known: Known, look: Look) -> None:
-    """Download one file, or the rest of it. Raises UserError where trying again is no use, or no more."""
+    """Download one file, or the rest of it. Raises UserError if another attempt is useless or too many have failed."""
     patience = session.patience = Patience(part.size)
     before, failures = patience.furthest, 0
     while True:
@@ -103,9 +103,9 @@ def fetch(session: Session, url: str, part: Part, known: Known, look: Look) -> N
 
 
 def _attempt(session: Session, url: str, part: Part, known: Known, look: Look) -> None:
-    """One request for what is missing of a file.
+    """Request the missing part of a file once.
 
-    Raises AgainError or NetworkError where another attempt may help, UserError where not.
+    Raises AgainError or NetworkError if another attempt may help, UserError if not.
     """
     promise = part.promise(url, known)
     start, resumed = max(0, part.size - OVERLAP), promise is not None
@@ -128,7 +128,7 @@ def _range_headers(start: int, promise: Promise | None) -> dict[str, str | None]
 def _read_head(
     answer: Answer, url: str, start: int, before: Promise | None, part: Part, known: Known
 ) -> tuple[int, Promise]:
-    """Where the body of an answer begins in the file, and what is promised of the whole."""
+    """The position in the file where the body of an answer begins, and what is promised of the whole file."""
     if answer.status in RETRIED:
         raise AgainError(f"the server says {answer.status} {answer.reason}", answer.wait)
     if answer.status == 200:
@@ -143,7 +143,7 @@ def _read_head(
 
 
 def _continues(answer: Answer, start: int, before: Promise) -> bool:
-    """Is a partial answer what follows `start`, to the end, of the same file as before?"""
+    """Whether a partial answer is the rest, from `start`, of the same file as before."""
     same = answer.validator is None or answer.validator == before.validator
     return same and answer.range == (start, before.total - 1, before.total)
 
@@ -156,13 +156,13 @@ def _check_kind(answer: Answer, url: str) -> None:
 
 
 def _promise(answer: Answer, url: str, name: str, known: Known) -> Promise:
-    """What an answer with a whole file promises, with the length from what is known where the server gives none.
+    """What an answer with a whole file promises. If the server gives no length, the known size is taken.
 
-    Raises UserError where what comes cannot be the file, or could be cut without being seen.
+    Raises UserError if the answer cannot be the file, or if it could be cut off unnoticed.
     """
     total = known.size if answer.length is None else answer.length
     if total is None:
-        raise UserError(f"{url}: expected a Content-Length, found none, so a cut could not be seen: use another mirror")
+        raise UserError(f"{url}: expected a Content-Length (to notice a cut), found none: use another mirror")
     if total != (known.size or total) or total == 0:
         raise UserError(f"{url}: expected {known.size or 'some'} bytes, found {total}: not OpenAI's file")
     if known.size is None and total > (limit := LIMITS.get(name, LIMIT)):
@@ -171,7 +171,7 @@ def _promise(answer: Answer, url: str, name: str, known: Known) -> Promise:
 
 
 def _new_bytes(chunks: Iterator[bytes], part: Part, start: int, patience: Patience) -> Iterator[bytes]:
-    """The chunks of an answer without those bytes that are on disk from `start`. Raises ChangedError if they differ."""
+    """The chunks of an answer without the bytes on disk from `start`. Raises ChangedError if these differ."""
     there, size = part.tail(start), part.size
     for chunk in chunks:
         again, new = chunk[: len(there)], chunk[len(there) :]
@@ -183,9 +183,9 @@ def _new_bytes(chunks: Iterator[bytes], part: Part, start: int, patience: Patien
 
 
 def _check_whole(url: str, part: Part, promise: Promise, known: Known, look: Look, resumed: bool) -> None:
-    """Raises AgainError where bytes are missing, ChangedError where two answers do not make the file.
+    """Raise AgainError if bytes are missing, and ChangedError if parts from several answers do not make the file.
 
-    Raises UserError where one answer does not; then nothing stays on disk.
+    Raise UserError if a single answer does not; then nothing stays on disk.
     """
     if part.size < promise.total:
         raise AgainError(f"expected {promise.total} bytes, found {part.size}")
@@ -199,7 +199,7 @@ def _check_whole(url: str, part: Part, promise: Promise, known: Known, look: Loo
 
 
 def _seen(look: Look, path: Path) -> str | None:
-    """What a look at a file finds wrong, or None."""
+    """The problem that `look` finds in a file, or None."""
     try:
         look(path)
     except UserError as error:
@@ -208,7 +208,7 @@ def _seen(look: Look, path: Path) -> str | None:
 
 
 def _look_for(expected: str, is_right: Callable[[bytes], object]) -> Look:
-    """A look at a file's bytes, as many as it may have."""
+    """A check of a file's bytes."""
 
     def look(path: Path) -> None:
         if not is_right(data := files.read_bytes(path, LIMIT)):
@@ -227,11 +227,11 @@ LOOKS: dict[str, Look] = {
 
 
 def _wait(error: AgainError | NetworkError, url: str, failures: int) -> None:
-    """Before the next attempt: as long as the server asks for, else longer each time."""
+    """Wait before the next attempt, as long as the server asks for, else longer each time."""
     asked = error.wait if isinstance(error, AgainError) else None
     seconds = BACKOFF * 2 ** (failures - 1) if asked is None else asked
     if seconds > LONGEST_WAIT:
-        raise UserError(f"{url}: the server asks to come back in {seconds:.0f} s: run again then to continue")
+        raise UserError(f"{url}: the server asks to wait {seconds:.0f} s: run again after that to continue")
     files.note(f"fetching {url}: {error}: trying again in {seconds:g} s")
     time.sleep(seconds)
 

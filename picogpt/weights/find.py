@@ -1,4 +1,4 @@
-"""From the name of a model to its directory, the source that reads it, and the place of its converted weights."""
+"""From the name of a model to its directory, the source that reads it, and the directory of its converted weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ALIASES = {size.lower(): size for size in MODEL_SIZES} | {
 class Place:
     """Where a model is.
 
-    name  OpenAI's name for it, where it is one of theirs; else None
+    name  OpenAI's name for it if it is one of theirs, else None
     """
 
     def __init__(self, directory: Path, models_dir: Path, name: str | None = None):
@@ -33,19 +33,19 @@ class Place:
 
     @cached_property
     def source(self) -> Source:
-        """What reads this directory: the one place that tells the forms apart."""
+        """The source that reads this directory. Formats are told apart only here."""
         if self.name is not None:
             return openai.Published(self.directory, self.name)
         has_config, has_hparams = (files.is_there(self.directory / f"{name}.json") for name in ("config", "hparams"))
         if has_config and not has_hparams:
-            from picogpt.weights import huggingface  # a start with OpenAI's form does without
+            from picogpt.weights import huggingface  # not needed for OpenAI's format
 
             return huggingface.Checkpoint(self.directory)
         return openai.Checkpoint(self.directory)
 
     @property
     def is_ours(self) -> bool:
-        """Is it in models_dir, where we may write and delete? A directory that is named by its path is its owner's."""
+        """Whether it is in models_dir, where we may write and delete. Directories elsewhere belong to the user."""
         return os.path.realpath(self.directory.parent) == os.path.realpath(self.models_dir)
 
     @property
@@ -54,7 +54,7 @@ class Place:
 
     @property
     def home(self) -> Path:
-        """Where the converted weights are: with the model, or in the cache where it is not ours and has none yet."""
+        """The directory of the converted weights: the model's, or one in the cache if it is not ours and has none."""
         if self.is_ours or self.is_bundled or files.is_dir(self.directory / store.PARAMS_DIR):
             return self.directory
         full = self.directory.resolve()
@@ -62,10 +62,10 @@ class Place:
 
 
 def find(model: str | os.PathLike[str], models_dir: str | os.PathLike[str] | None) -> Place:
-    """A model in models_dir, else among those that come with picogpt, else one of OpenAI's that is still to be fetched.
+    """A model in models_dir, a bundled one, or one of OpenAI's that has not been downloaded yet.
 
-    A name never leads out of models_dir. What has a separator in it, ./x or /x/y or ~/x, is a directory that is there.
-    Raises UserError where there is none.
+    A name never leads out of models_dir. With a separator in it, as in ./x, /x/y or ~/x, it is the path of a directory.
+    Raises UserError if there is no such model.
     """
     name, parent = os.fspath(model), _models_dir(models_dir)
     if os.sep in name or (os.altsep and os.altsep in name):
@@ -85,10 +85,10 @@ def _models_dir(models_dir: str | os.PathLike[str] | None) -> Path:
 
 
 def cache_dir() -> Path:
-    """PICOGPT_CACHE_DIR, or what the operating system has for caches of this user."""
+    """PICOGPT_CACHE_DIR, or the operating system's cache directory for this user."""
     if given := os.environ.get("PICOGPT_CACHE_DIR"):
         return _expanded(given)
-    import platformdirs  # only where a model is not in models_dir
+    import platformdirs  # only needed if a model is not in models_dir
 
     return platformdirs.user_cache_path("picogpt", appauthor=False)
 
@@ -113,7 +113,7 @@ def _existing_directory(name: str) -> Path:
 
 
 def _official_name(name: str, models_dir: Path) -> str | None:
-    """OpenAI's name for one of its models, also where it is spelt as others do, unless a directory has that name."""
+    """OpenAI's name for one of its models, also from an alias such as gpt2-xl, unless a directory has that name."""
     if name in MODEL_SIZES:
         return name
     alias = ALIASES.get(name.lower())
@@ -142,6 +142,6 @@ def _models_in(directory: Path) -> list[str]:
 
 
 def bundled_models_dir() -> Path:
-    """Inside the installed package; beside it in a checkout."""
+    """The directory of bundled models: inside the installed package, or beside it in a clone."""
     package = Path(__file__).resolve().parent.parent
     return next((d for d in (package / "models", package.parent / "models") if d.is_dir()), package / "models")

@@ -1,7 +1,7 @@
 """GPT-2 as Hugging Face's transformers saves it: config.json, model.safetensors, vocab.json and merges.txt.
 
-What a config may ask for is more than this model does: whatever is not GPT-2 as OpenAI made it is refused by name.
-The tensors are those of OpenAI's checkpoints under other names; they become float32.
+A config may ask for features that this model does not have: everything that differs from OpenAI's GPT-2 is refused by
+name. The tensors are those of OpenAI's checkpoints under other names; they become float32.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from picogpt.weights.tensorfile import READ, TensorFile
 from picogpt.weights.tokenizer_json import read_encoder
 
 WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"  # where the weights are split over several files
+INDEX = "model.safetensors.index.json"  # if the weights are split over several files
 
-# key in config.json: the values that this model does; the first is that of a key that is not there
+# key in config.json: the supported values; the first is the default of a missing key
 EXPECTED: dict[str, tuple[Any, ...]] = {
     "activation_function": ("gelu_new", "gelu_pytorch_tanh", "gelu_fast"),  # three names of the tanh form
     "layer_norm_epsilon": (1e-5,),
@@ -59,7 +59,7 @@ class Checkpoint(Source):
     """A directory that transformers saved."""
 
     def read_hparams(self) -> dict[str, int]:
-        """A config's hyperparameters by OpenAI's names. Raises UserError naming what this model does not do."""
+        """A config's hyperparameters by OpenAI's names. Raises UserError for a feature that is not supported."""
         path = self.directory / "config.json"
         config = files.read_object(path)
         if (found := config.get("model_type")) != "gpt2":
@@ -77,7 +77,7 @@ class Checkpoint(Source):
         return read_encoder(self.directory, hparams["n_vocab"])
 
     def fingerprint(self) -> str | None:
-        """The size and the date of each file, as `make` tells files apart."""
+        """The size and the date of each file."""
         stats = [files.status(path) for path in self._weight_files()]
         return f"{WEIGHTS} {[(stat.st_size, stat.st_mtime_ns) for stat in stats]}" if stats else None
 
@@ -113,11 +113,11 @@ class Checkpoint(Source):
 
 
 def _refused(path: Path, key: str, expected: str, found: Any) -> UserError:
-    return UserError(f"{path}: expected {key} {expected}, found {files.quoted(found)}: this model does not do that")
+    return UserError(f"{path}: expected {key} {expected}, found {files.quoted(found)}: this is not supported")
 
 
 def _file_names(weight_map: Any, path: Path) -> list[str]:
-    """The names of the files in an index, which are to lie beside it."""
+    """The names of the files in an index, which must be in its directory."""
     names: list[Any] = list(weight_map.values()) if isinstance(weight_map, dict) else [None]
     for name in names:
         if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name or "\\" in name:
@@ -147,17 +147,15 @@ class _Tensors:
             self.places[name] = file, key
 
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Raises UserError where names, shapes or dtypes are not those of a model, or its head is its own."""
+        """Raise UserError if names, shapes or dtypes are not those of the model, or if its head is not wte."""
         weights = {key for key in self.places if not re.fullmatch(MASK, key)}
         expected = {key_of(name): shape for name, shape in shapes.items()}
         check_names(expected, weights - {HEAD}, self.directory)
-        if HEAD in weights:
-            expected[HEAD] = shapes["wte"]
         for key, shape in expected.items():
             self._check_tensor(key, shape)
         if HEAD in weights and not np.array_equal(self.read(HEAD), self.read("wte.weight")):
             raise UserError(
-                f"{self.directory}: {HEAD} differs from wte.weight: a model with a head of its own is not supported"
+                f"{self.directory}: {HEAD} differs from wte.weight: a separate head is not supported"
             )
 
     def _check_tensor(self, key: str, shape: tuple[int, ...]) -> None:
@@ -180,6 +178,6 @@ class _Tensors:
 
 
 def key_of(name: str) -> str:
-    """h0/attn/c_attn/w as h.0.attn.c_attn.weight, without the "transformer." that some checkpoints put before it."""
+    """h0/attn/c_attn/w as h.0.attn.c_attn.weight, without the prefix "transformer." of some checkpoints."""
     path, _, leaf = re.sub(r"^h(\d+)", r"h.\1", name).replace("/", ".").rpartition(".")
     return f"{path}.{LEAVES[leaf]}" if leaf in LEAVES else f"{leaf}.weight"

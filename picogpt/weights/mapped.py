@@ -1,4 +1,4 @@
-"""Files of bare arrays: a part of one as an array, which the operating system reads when it is looked at."""
+"""Files of arrays, memory-mapped: the operating system reads a part of a file when it is used."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class MappedFile:
         The file must not be shortened as long as the array is in use. Raises UserError.
         """
         if n_bytes == 0:
-            return np.empty(0, np.uint8)  # nothing cannot be mapped
+            return np.empty(0, np.uint8)  # mmap refuses an empty part
         extra = offset % mmap.ALLOCATIONGRANULARITY
         try:
             mapped = mmap.mmap(
                 self._file.fileno(), extra + n_bytes, access=mmap.ACCESS_READ, offset=offset - extra
-            )  # fails where this is not all within the file
+            )  # fails if a part of this is beyond the end of the file
         except (OSError, ValueError) as error:
             raise files.UnreadableError(f"{self.path}: cannot map it: {error}: {files.LATER}") from None
         return np.frombuffer(mapped, np.uint8, n_bytes, extra)
@@ -50,7 +50,7 @@ class MappedFile:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Puts the name of a file before the message of each UserError."""
+    """Put the name of a file before the message of each UserError."""
     try:
         yield
     except files.UnreadableError:  # names it already

@@ -1,7 +1,7 @@
-"""OpenAI's models as they were published: what their files are, where they come from, and how they are read.
+"""OpenAI's models as they were published: their files, where these come from, and how they are read.
 
-The SHA-256 of all seven files are known for 124M, the sizes for 355M; a data file holds 4 bytes a parameter and nothing
-else, which gives its size for the other two. encoder.json and vocab.bpe are the same for all.
+The SHA-256 of all seven files are known for 124M, and the sizes for 355M. A data file holds 4 bytes a parameter, which
+gives its size for the other two. encoder.json and vocab.bpe are the same for all.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from picogpt.weights.source import Known, Source
 
 DATA = "model.ckpt.data-00000-of-00001"
 TOKENIZER_FILES = ("hparams.json", "encoder.json", "vocab.bpe")
-SCOPE = "model/"  # begins the name of each tensor
+SCOPE = "model/"  # the prefix of each tensor's name
 CHECKPOINT_FILES = ("checkpoint", "model.ckpt.index", "model.ckpt.meta", DATA)
 
 HPARAMS = {
@@ -65,12 +65,12 @@ def missing(model_dir: Path, names: Iterable[str]) -> list[str]:
 
 
 def read_hparams(path: Path) -> dict[str, int]:
-    """The hyperparameters in a hparams.json. Raises UserError where one makes no sense."""
+    """The hyperparameters in a hparams.json. Raises UserError if one makes no sense."""
     return checked_hparams(files.read_object(path), path)
 
 
 def check_files(model_size: str, model_dir: Path, names: Iterable[str], deep: bool = False) -> None:
-    """Raises UserError naming a file that is there and not as OpenAI published it: by size and, deep, by SHA-256."""
+    """Raise UserError for a file that differs from OpenAI's in its size or, if `deep`, its SHA-256."""
     advice = "delete it and run again, so that it is fetched again, or put the right one there"
     there = [name for name in names if files.is_there(model_dir / name)]
     for path, (size, _) in ((model_dir / name, known(model_size, name)) for name in there):
@@ -91,7 +91,7 @@ class Checkpoint(Source):
         return get_encoder(self.directory.name, self.directory.parent)
 
     def prefix(self) -> Path:
-        """What the names of the checkpoint's files begin with: what the file `checkpoint` names, or model.ckpt."""
+        """The prefix of the checkpoint's files: the one that the file `checkpoint` names, or model.ckpt."""
         try:
             text = files.read_text(self.directory / "checkpoint")
         except files.UnreadableError:
@@ -133,7 +133,7 @@ class Checkpoint(Source):
 
 
 def _check(bundle: Bundle, shapes: Mapping[str, tuple[int, ...]], where: Path) -> None:
-    """Raises UserError where names, shapes or types are not those of a model."""
+    """Raise UserError if names, shapes or types are not those of the model."""
     found = {name.removeprefix(SCOPE): entry for name, entry in bundle.entries.items() if name.startswith(SCOPE)}
     check_names(shapes, found, where)
     for name, shape in shapes.items():
@@ -192,9 +192,9 @@ class Published(Checkpoint):
         files.check_space(self.directory, to_fetch + converted, purpose)
 
     def _fetch(self, names: list[str]) -> None:
-        """Only for whoever holds the directory's lock."""
+        """Download files. The caller must hold the lock of the directory."""
         if names:
-            from picogpt.weights import download  # and with it requests, which a model that is there does not need
+            from picogpt.weights import download  # imports requests, which is only needed here
 
             url = f"{download.weights_url()}/{self.model_size}"
             looks = {"hparams.json": lambda path: self._check_hparams(path, read_hparams(path))}

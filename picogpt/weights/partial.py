@@ -1,4 +1,4 @@
-"""A file that is being fetched: NAME.part, what is there of it, and NAME.part.json, what the server promised."""
+"""An unfinished download: NAME.part holds the bytes so far, and NAME.part.json what the server promised."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from picogpt.weights.transport import MD5, VALIDATOR, matching
 
 
 class Promise(NamedTuple):
-    """What a server says of a whole file; the validator, an ETag or a date, changes when the file does."""
+    """What a server says about a whole file. The validator, an ETag or a date, changes when the file does."""
 
     url: str
     total: int
@@ -28,10 +28,10 @@ class Promise(NamedTuple):
 
 
 class Part:
-    """A file while it is fetched: what is there of it, and what the server promised.
+    """A file that is being downloaded: the bytes so far, and what the server promised.
 
-    Something else in the place of one of the two files, a pipe, a link or a file with a second name, is replaced and
-    never written to; a directory is refused.
+    Anything else at one of the two paths, such as a pipe, a link or a file with a second name, is replaced and never
+    written to. A directory is refused.
     """
 
     def __init__(self, goal: Path):
@@ -49,7 +49,7 @@ class Part:
         return status.st_size if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 else 0
 
     def promise(self, url: str, known: Known) -> Promise | None:
-        """What was promised of the file on disk, if it can be continued: else a change of it could go unseen."""
+        """What was promised of the file on disk, if the download can be resumed and a changed file would be noticed."""
         try:
             note = files.read_object(self.note)
         except UserError:
@@ -62,7 +62,7 @@ class Part:
 
     def begin(self, promise: Promise) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.discard()  # first, so that old bytes are never taken for those of the new promise
+        self.discard()  # first, so that old bytes never follow a new promise
         self.path.open("xb").close()
         files.save_text(self.note, json.dumps(promise._asdict()))
 
@@ -82,7 +82,7 @@ class Part:
             return file.read()
 
     def save(self, chunks: Iterable[bytes], total: int) -> None:
-        """Append what comes; a bar shows bytes, rate and time left."""
+        """Append the bytes that arrive. A bar shows their number, rate and time left."""
         bar = tqdm(
             desc=f"fetching {self.goal.name}", total=total, initial=self.size, unit="B", unit_scale=True, disable=None
         )
@@ -97,7 +97,7 @@ class Part:
             os.fsync(file.fileno())
 
     def wrong(self, promise: Promise, known: Known) -> str | None:
-        """What tells the bytes on disk from the file, or None: its length, SHA-256, MD5, or a web page's beginning."""
+        """Why the bytes on disk are not the file, or None: by length, SHA-256 and MD5, and as no web page."""
         if promise.total != self.size:
             return f"expected {promise.total} bytes, found {self.size}"
         with self.path.open("rb") as file:
@@ -111,7 +111,7 @@ class Part:
 
 
 def _remove(path: Path) -> None:
-    """Delete what is in the place of a file of ours."""
+    """Delete whatever is at the path of one of our files."""
     if path.is_dir() and not path.is_symlink():
         raise UserError(f"{path}: expected a file, found a directory: move it away and run again")
     path.unlink(missing_ok=True)

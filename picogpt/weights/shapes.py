@@ -14,17 +14,17 @@ from picogpt import files
 from picogpt.arrays import Array, Params
 from picogpt.errors import UserError
 
-# the largest values that are taken for a model's; any GPT-2 is far below
+# the largest values that are accepted; those of any GPT-2 are far smaller
 LIMITS = {"n_vocab": 1 << 22, "n_ctx": 1 << 20, "n_embd": 1 << 16, "n_head": 1 << 16, "n_layer": 1 << 10}
 HPARAMS = tuple(LIMITS)
 MOST_PARAMETERS = 1 << 35  # 137 GB
 
 
 def checked_hparams(values: Mapping[str, Any], where: Path, keys: Mapping[str, str] | None = None) -> dict[str, int]:
-    """{"n_vocab", "n_ctx", "n_embd", "n_head", "n_layer"} out of an object that may hold anything.
+    """{"n_vocab", "n_ctx", "n_embd", "n_head", "n_layer"} from an object that may contain anything.
 
-    `keys` says how the file calls them, if not so. Raises UserError where one makes no sense, before anything of that
-    size is made.
+    `keys` maps them to the file's own names, if these differ. Raises UserError if one makes no sense, before anything
+    of that size is allocated.
     """
     for name, limit in LIMITS.items():
         value, key = values.get(name), (keys or {}).get(name, name)
@@ -65,14 +65,14 @@ def _matrix(name: str, n_in: int, n_out: int) -> dict[str, tuple[int, ...]]:
 
 
 def n_bytes(hparams: Mapping[str, int]) -> int:
-    """What the tensors of a model take in memory and, but for headers, on disk."""
+    """The size of a model's tensors in memory, and on disk except for headers."""
     return 4 * sum(math.prod(shape) for shape in param_shapes(hparams).values())
 
 
 def check_names(
     expected: Iterable[str], found: Iterable[str], where: Path | str, kind: type[UserError] = UserError
 ) -> None:
-    """Raises UserError, of that kind, where a tensor is missing, or is there that the model does not have."""
+    """Raise UserError, or the given `kind` of it, if a tensor is missing or is not one of the model's."""
     wanted, there = set(expected), set(found)
     if missing := sorted(wanted - there):
         raise kind(f"{where}: expected the tensor {missing[0]}, which is missing{_more(missing)}")

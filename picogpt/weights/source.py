@@ -1,6 +1,6 @@
-"""What a source of weights must do: a directory in the form in which somebody published a GPT-2.
+"""The interface of a source of weights: a directory with a GPT-2 in a published format.
 
-A new form is a subclass of `Source`, and a line in find.py that chooses it.
+A new format needs a subclass of `Source`, and a line in find.py that chooses it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from picogpt.encoder import Encoder
 
 
 class Known(NamedTuple):
-    """What is known of a file beforehand; None where it is not."""
+    """What is known about a file before it is downloaded; None if unknown."""
 
     size: int | None = None
     sha256: str | None = None
 
 
 class Source(ABC):
-    """A directory with a tokenizer, hyperparameters and weights. Every method raises UserError for what is wrong there.
+    """A directory with a tokenizer, hyperparameters and weights. Every method raises UserError for a bad file.
 
-    can_fetch  can files that are missing be downloaded?
+    can_fetch  whether missing files can be downloaded
     """
 
     can_fetch = False
@@ -33,7 +33,7 @@ class Source(ABC):
         self.directory = directory
 
     def fetch_small_files(self) -> None:  # noqa: B027 most cannot
-        """Download the tokenizer and the hyperparameters where they are missing, if this source can."""
+        """Download the tokenizer and the hyperparameters if they are missing and this source can."""
 
     @abstractmethod
     def read_hparams(self) -> dict[str, int]:
@@ -45,15 +45,15 @@ class Source(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str | None:
-        """What tells these weights from others, found without reading them; None where there are none."""
+        """A string that identifies these weights, found without reading them; None if there are none."""
 
     def nothing_found(self) -> str:
-        """What to say where there are no weights."""
+        """The message for missing weights."""
         return f"{self.directory}: expected model.ckpt.index or model.safetensors, found neither: put one there"
 
     @abstractmethod
     def prepare(self, hparams: Mapping[str, int]) -> None:
-        """Fetch and check all that `tensors` needs. Only for whoever holds the lock of the directory."""
+        """Download and check all that `tensors` needs. The caller must hold the lock of the directory."""
 
     @abstractmethod
     def tensors(self, hparams: Mapping[str, int]) -> Iterator[tuple[str, Array]]:
@@ -63,8 +63,8 @@ class Source(ABC):
         """
 
     def verify(self) -> list[str]:
-        """Compare the files with what is known of them, to the last byte; returns the names of these files."""
+        """Compare the files with their known sizes and digests, and return the names of these files."""
         return []
 
     def delete_checkpoint(self) -> None:  # noqa: B027
-        """Delete the weights as they were published, and nothing else; a source that cannot leaves them."""
+        """Delete the published weights and nothing else. Sources that cannot do this keep them."""

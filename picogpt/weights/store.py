@@ -1,4 +1,4 @@
-"""The form in which weights are kept and run: one memory-mapped NumPy file for a model, made once from a checkpoint.
+"""The format in which weights are stored and run: one memory-mapped NumPy file for a model, made from a checkpoint.
 
 Converted weights are a directory `params` with two files. `weights.npy` is one array of float32: all tensors, in the
 order of `param_shapes`, each beginning at a multiple of 64 bytes. `manifest.json` says where in it each tensor lies
@@ -8,9 +8,8 @@ order of `param_shapes`, each beginning at a multiple of 64 bytes. `manifest.jso
     tensor = array[offset : offset + math.prod(shape)].reshape(shape, order=order)
 
 Opening takes milliseconds and one file descriptor, and processes share one copy. The matrices that `linear` multiplies
-by, [n_in, n_out], lie in Fortran order: a column, all that one output needs, is then one run of memory, and a product
-with one row reads about a tenth faster. The directory appears by one rename when all of it is written, so it is there
-whole or not at all.
+by, [n_in, n_out], lie in Fortran order: a column, all that one output needs, is then contiguous, and a product with
+one row is about a tenth faster. The directory is renamed into place when it is complete, so it is never half written.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class UnusableError(UserError):
 
 
 class Span(NamedTuple):
-    """Where in the array a tensor lies; the offset is in numbers, not bytes."""
+    """The place of a tensor in the array. The offset is in numbers, not bytes."""
 
     offset: int
     shape: tuple[int, ...]
@@ -93,9 +92,9 @@ def open_params(model_dir: Path, hparams: Mapping[str, int], source: str | None 
 def open_tensors(model_dir: Path, hparams: Mapping[str, int], source: str | None = None) -> dict[str, Array]:
     """The tensors of a converted model by their names, memory-mapped and read-only.
 
-    What can be seen without reading them is checked: format, names, shapes and length, and that they were made from
-    `source`, if both are known. Raises UnusableError naming the first thing that is wrong, and another UserError where
-    the weights may be as they should be and cannot be read now.
+    Everything that does not require reading them is checked: format, names, shapes and length, and that they were made
+    from `source`, if both are known. Raises UnusableError naming the first problem, or another UserError if the weights
+    may be good but cannot be read now.
     """
     directory = model_dir / PARAMS_DIR
     manifest = _read_manifest(directory)
@@ -144,7 +143,7 @@ def _check_entries(entries: dict[str, Any], expected: Mapping[str, Span], path: 
 
 
 def _open(path: Path, expected: Mapping[str, Span]) -> BinaryIO:
-    """The file of the weights, after its header. Raises UnusableError where the header or the length is another."""
+    """The file of the weights, after its header. Raises UnusableError if the header or the length is wrong."""
     n_numbers = max(span.end for span in expected.values())
     header, n_bytes = _header(n_numbers), HEADER + 4 * n_numbers
     try:
@@ -160,7 +159,7 @@ def _open(path: Path, expected: Mapping[str, Span]) -> BinaryIO:
     file.close()
     if found != n_bytes:
         raise UnusableError(f"{path}: expected {n_bytes} bytes, found {found}")
-    raise UnusableError(f"{path}: expected an array of {n_numbers} float32, found another beginning: a damaged file")
+    raise UnusableError(f"{path}: expected an array of {n_numbers} float32, found another header: it is damaged")
 
 
 def _map(file: BinaryIO, path: Path) -> mmap.mmap:
@@ -171,9 +170,9 @@ def _map(file: BinaryIO, path: Path) -> mmap.mmap:
 
 
 def _header(length: int) -> bytes:
-    """What a .npy file of so many float32 begins with.
+    """The header of a .npy file of `length` float32.
 
-    Ours rather than NumPy's own, because two of its versions may write the same in different ways.
+    It is not written by NumPy, because two versions of NumPy may write it differently.
     """
     text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({length},), }}"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", HEADER - 10) + text.ljust(HEADER - 11).encode() + b"\n"
@@ -183,7 +182,7 @@ def _header(length: int) -> bytes:
 
 
 def verify_params(model_dir: Path, hparams: Mapping[str, int]) -> tuple[int, int]:
-    """Read every byte of a converted model and compare it with what was written; returns how many tensors and bytes.
+    """Compare every byte of a converted model with its digests, and return the numbers of tensors and bytes.
 
     Raises UnusableError naming the first tensor that differs.
     """
@@ -214,7 +213,7 @@ def _digest(file: BinaryIO, n_bytes: int) -> str:
 
 
 def fingerprint(model_dir: Path) -> str:
-    """What tells converted weights from others: a digest of their tensors' digests. Raises UnusableError."""
+    """A digest of the digests of all tensors, which identifies converted weights. Raises UnusableError."""
     entries = _read_manifest(model_dir / PARAMS_DIR)["tensors"]
     digests = {name: entry.get("sha256") for name, entry in entries.items()}
     return files.sha256(json.dumps(digests, sort_keys=True).encode())
@@ -224,9 +223,9 @@ def fingerprint(model_dir: Path) -> str:
 
 
 def save_params(tensors: Iterable[tuple[str, Array]], model_dir: Path, source: str | None = None) -> None:
-    """Write tensors, (name, array) each, as converted weights: all of them or, when anything fails, nothing.
+    """Write tensors, (name, array) each, as converted weights, completely or not at all.
 
-    One tensor is held at a time. `source` says what they come from. Converted weights that are there are replaced.
+    One tensor is held at a time. `source` says what they come from. Existing converted weights are replaced.
     """
     unfinished = model_dir / f"{UNFINISHED}{os.urandom(4).hex()}"
     unfinished.mkdir()
@@ -245,7 +244,7 @@ def save_params(tensors: Iterable[tuple[str, Array]], model_dir: Path, source: s
 
 
 def _write(file: BinaryIO, tensors: Iterable[tuple[str, Array]]) -> dict[str, dict[str, Any]]:
-    """Write the array of all tensors; returns what the manifest says of each."""
+    """Write the array of all tensors, and return the entry of each in the manifest."""
     entries, offset = {}, 0
     file.write(bytes(HEADER))
     for name, tensor in tensors:
@@ -272,7 +271,7 @@ def _sync(file: IO[Any]) -> None:
 
 
 def _replace(directory: Path, new: Path) -> None:
-    """Put a directory where another one may be: at no moment is half of either there."""
+    """Rename a directory to the path of another one, if there is one, so that neither is ever there in part."""
     if files.is_there(directory):
         old = new.with_name(f"{new.name}-old")
         directory.replace(old)
@@ -293,6 +292,6 @@ def _remove(path: Path) -> None:
 
 
 def remove_unfinished(model_dir: Path) -> None:
-    """Remove what conversions left that were killed. Only for whoever holds the model's lock."""
+    """Remove what killed conversions left. The caller must hold the model's lock."""
     for directory in model_dir.glob(f"{UNFINISHED}*"):
         _remove(directory)

@@ -4,7 +4,7 @@
     header      {"NAME": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, ...}, then spaces
     data        the tensors' bytes, little-endian; offsets count from here, and every byte is in one tensor
 
-The key "__metadata__" stands for texts by their names. Nothing in these files is trusted.
+The key "__metadata__" maps names to texts. Nothing in these files is trusted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from picogpt.arrays import Array
 from picogpt.errors import UserError
 from picogpt.weights.mapped import DAMAGED, MappedFile, named
 
-LARGEST_HEADER = 4 << 20  # bytes; that of GPT-2's largest takes a fiftieth
+LARGEST_HEADER = 4 << 20  # bytes; 50 times that of the largest GPT-2
 MOST_DIMENSIONS = 32  # as NumPy 1.26
 ALIGNMENT = 8  # bytes
 METADATA = "__metadata__"
@@ -32,7 +32,7 @@ READ = ("F32", "F16", "BF16")
 
 
 class Entry(NamedTuple):
-    """What the header says of a tensor; the data is the bytes from `start` up to `end`."""
+    """What the header says about a tensor. Its data is the bytes from `start` up to `end`."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -41,16 +41,16 @@ class Entry(NamedTuple):
 
 
 class TensorFile:
-    """The tensors of a file, of which each is read when it is asked for.
+    """The tensors of a file. Each is read on request.
 
     Use it in a `with` statement; arrays stay valid after it.
 
-    entries   what the header says of each, by its name
-    metadata  texts by their names
+    entries   what the header says about each tensor, by name
+    metadata  texts by name
     """
 
     def __init__(self, path: Path):
-        """Read the header. Raises UserError where it does not describe the data, byte for byte."""
+        """Read the header. Raises UserError if it does not describe every byte of the data."""
         self._file = MappedFile(path)
         try:
             with named(path):
@@ -63,7 +63,7 @@ class TensorFile:
             raise
 
     def read(self, name: str) -> Array:
-        """A tensor as float32; one that is float32 is a read-only view into the file. Raises UserError."""
+        """A tensor as float32: a read-only view into the file if it is stored as float32. Raises UserError."""
         dtype, shape, start, end = self.entries[name]
         if dtype not in READ:
             raise UserError(f"{self._file.path}: expected {name} in {', '.join(READ)}, found {dtype}: save it as F32")
@@ -118,7 +118,7 @@ def _entry(name: str, value: Any) -> Entry:
 
 
 def _check_places(entries: Mapping[str, Entry], size: int) -> None:
-    """Raises UserError unless the tensors lie one after the other and fill the data."""
+    """Raise UserError unless the tensors lie one after the other and fill the data."""
     expected = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)):
         if entry.start != expected:
@@ -133,9 +133,9 @@ def _check_places(entries: Mapping[str, Entry], size: int) -> None:
 
 
 def save(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors as float32, the same bytes as Hugging Face's library writes: all of it or nothing.
+    """Write tensors as float32, byte for byte as Hugging Face's library does, completely or not at all.
 
-    One copy of a tensor is held at a time. transformers wants {"format": "pt"} as metadata. Raises UserError.
+    One copy of a tensor is held at a time. transformers requires the metadata {"format": "pt"}. Raises UserError.
     """
     unfinished = path.with_name(f".{path.name}.new")
     with files.explained(path.parent):

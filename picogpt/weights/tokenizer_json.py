@@ -1,7 +1,7 @@
-"""The tokenizer beside a checkpoint of transformers: tokenizer.json, or vocab.json and merges.txt.
+"""The tokenizer of a model that transformers saved: tokenizer.json, or vocab.json and merges.txt.
 
-A tokenizer.json may ask for more than GPT-2's tokenizer does, and other ids would make other texts without a word. So
-whatever changes ids and is not as in GPT-2 is refused by name.
+A tokenizer.json may ask for features that GPT-2's tokenizer does not have. Ignoring them could silently give other ids
+and thus other texts, so they are refused by name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXPECTED: dict[str, tuple[Any, ...]] = {
     "pre_tokenizer.use_regex": (True, None),
     "decoder.type": ("ByteLevel",),
     "post_processor.type": ("ByteLevel", "TemplateProcessing", None),
-    "post_processor.single": (None, [{"Sequence": {"id": "A", "type_id": 0}}]),  # the text, and nothing added to it
+    "post_processor.single": (None, [{"Sequence": {"id": "A", "type_id": 0}}]),  # the text alone
     "normalizer": (None,),
     "model.dropout": (None, 0),
     "model.continuing_subword_prefix": (None, ""),
@@ -39,7 +39,7 @@ EXPECTED_CONFIG: dict[str, tuple[Any, ...]] = {
 
 
 def read_encoder(model_dir: Path, n_vocab: int) -> Encoder:
-    """The tokenizer of a model, with the tokens that were added to it and that the model knows. Raises UserError."""
+    """The tokenizer of a model, with those added tokens that the model knows. Raises UserError."""
     path = model_dir / "tokenizer.json"
     if files.is_there(model_dir / "tokenizer_config.json"):
         config = files.read_object(model_dir / "tokenizer_config.json")
@@ -61,12 +61,12 @@ def _check(values: Mapping[str, Any], expected: Mapping[str, tuple[Any, ...]], p
         if (found := _get(values, key)) not in allowed:
             wanted = files.quoted(allowed[0])
             raise UserError(
-                f"{path}: expected {key} {wanted}, found {files.quoted(found)}: only GPT-2's tokenizer is known"
+                f"{path}: expected {key} {wanted}, found {files.quoted(found)}: only GPT-2's tokenizer is supported"
             )
 
 
 def _get(value: Any, key: str) -> Any:
-    """What is at "pre_tokenizer.type"; None where there is nothing."""
+    """The value at a path such as "pre_tokenizer.type", or None."""
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value
@@ -81,7 +81,7 @@ def _encoder(tokenizer: dict[str, Any], path: Path) -> Encoder:
 
 
 def _line(merge: Any, path: Path) -> str:
-    """A merge as "left right"; newer files have a list of two instead."""
+    """A merge as "left right". Newer files have a list of two instead."""
     line = " ".join(map(str, merge)) if isinstance(merge, list) else merge
     if not isinstance(line, str) or "\n" in line:
         raise UserError(f'{path}: expected merges of the form "left right", found {files.quoted(merge)}')

@@ -1,9 +1,9 @@
-"""Requests to servers that nobody vouches for.
+"""Requests to servers that are not trusted.
 
-However a server answers, `request` gives an Answer or raises NetworkError, in bounded time and memory. Every byte
-passes a `_Reader`, which limits the length of lines and refuses a read without a length. Before each of its reads
-`Patience` is asked, which limits how long a file may take. Headers become numbers and short strings of known form, or
-None. Redirects are followed here, only to where nobody on the way can change what comes; their bodies are not read.
+Whatever a server answers, `request` gives an Answer or raises NetworkError, in bounded time and memory. Every byte
+passes through a `_Reader`, which limits the length of lines and refuses a read without a length. Before each read,
+`Patience` checks how long the file has taken. Headers become numbers and short strings of known form, or None.
+Redirects are followed here, and only to https or this machine; their bodies are not read.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from requests.adapters import HTTPAdapter
 
 TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of data
 REDIRECTS = 10
-CHUNK = 1 << 14  # bytes; what a cut loses at most
+CHUNK = 1 << 14  # bytes; the most that an interruption loses
 LONGEST_LINE = (1 << 16) + 1  # bytes; what http.client asks for, one more than it takes
-LONGEST_REASON = 300  # characters of what a server says that are told
+LONGEST_REASON = 300  # characters of a server's message that are shown
 LINES = 1 << 18  # bytes of lines (status, headers, sizes of chunks) in an answer, besides three quarters of all bytes
 PATIENCE = 1800  # seconds for a file, and one more for each SLOWEST bytes of it
 SLOWEST = 1 << 10
 
-# the forms in which headers are believed: an ETag that changes with the bytes (a weak one, W/"...", may not), a date
+# the accepted forms of headers: an ETag that changes with the bytes (a weak one, W/"...", may not), a date
 ETAG = r'"[\x20\x21\x23-\x7e]{0,200}"'
 DATE = r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT"
 VALIDATOR = re.compile(rf"{ETAG}|{DATE}", re.ASCII)
@@ -41,7 +41,7 @@ MD5 = re.compile(r"[A-Za-z0-9+/]{22}==")
 
 
 class NetworkError(Exception):
-    """Why there is no answer, or no more of it; `final` where another attempt would not help."""
+    """Why there is no answer, or only a part of it; `final` if another attempt would not help."""
 
     def __init__(self, reason: str, final: bool = False):
         super().__init__(reason[:LONGEST_REASON])
@@ -49,7 +49,7 @@ class NetworkError(Exception):
 
 
 class Patience:
-    """How long one file may take: PATIENCE seconds, and more only as more of it is there than ever before."""
+    """Limits the time for one file: PATIENCE seconds, and more only while more of it arrives than ever before."""
 
     def __init__(self, there: int = 0):
         self.furthest, self.started = there, monotonic()
@@ -58,14 +58,14 @@ class Patience:
         self.furthest = max(self.furthest, there)
 
     def check(self) -> None:
-        """Raises NetworkError when it has come to an end."""
+        """Raise NetworkError if the time is over."""
         seconds = monotonic() - self.started
         if seconds > PATIENCE + self.furthest / SLOWEST:
             raise NetworkError(f"only {self.furthest} bytes in {seconds:.0f} s", final=True)
 
 
 class Answer(NamedTuple):
-    """What a server says: None where it says nothing, or nothing that can be believed."""
+    """A server's answer. Missing and malformed headers are None."""
 
     status: int
     reason: str
@@ -80,7 +80,7 @@ class Answer(NamedTuple):
 
 
 class Session(requests.Session):
-    """A session of requests whose answers are bounded by `patience`, and that follows no redirect by itself."""
+    """A session of requests that limits answers by `patience` and does not follow redirects by itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,12 +90,12 @@ class Session(requests.Session):
             self.mount(scheme, _Adapter(self))
 
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """None: what requests follows, it reads to the end, whatever its length."""
+        """None, because requests would read the body of a redirect to its end, whatever its length."""
 
 
 @contextmanager
 def request(session: Session, url: str, headers: Mapping[str, str | None]) -> Iterator[Answer]:
-    """What a server answers; headers that are None are not sent. Raises NetworkError, here or as the chunks come."""
+    """A server's answer. Headers that are None are not sent. Raises NetworkError, here or while chunks are read."""
     with _one_kind_of_error():
         response = _follow(session, url, headers)
     with response:
@@ -118,7 +118,7 @@ def _follow(session: Session, url: str, headers: Mapping[str, str | None]) -> re
 
 
 def is_safe(url: str) -> bool:
-    """Can nobody on the way change what comes? By https, or from this very machine."""
+    """Whether nobody on the way can change the answer: by https, or from this machine."""
     try:
         scheme, host = urlsplit(url).scheme, urlsplit(url).hostname or ""
     except ValueError:
@@ -164,7 +164,7 @@ def whole(text: str) -> int | None:
 
 
 def matching(pattern: re.Pattern[str], value: object) -> str | None:
-    """A value that is a string of this form, else None."""
+    """The value if it is a string of this form, else None."""
     return value if isinstance(value, str) and pattern.fullmatch(value) else None
 
 
@@ -174,7 +174,7 @@ def _content_range(text: str) -> tuple[int, int, int] | None:
 
 
 def _seconds(text: str) -> float | None:
-    """The seconds of a Retry-After: a number of them, or a date."""
+    """The seconds of a Retry-After header, which is a number or a date."""
     if (seconds := whole(text)) is not None:
         return seconds
     try:
@@ -185,7 +185,7 @@ def _seconds(text: str) -> float | None:
 
 @contextmanager
 def _one_kind_of_error() -> Iterator[None]:
-    """Raises NetworkError for what requests and the libraries below it raise."""
+    """Turn the errors of requests, and of the libraries that it uses, into NetworkError."""
     try:
         yield
     except (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError) as error:
@@ -194,7 +194,7 @@ def _one_kind_of_error() -> Iterator[None]:
 
 
 def _innermost(error: BaseException) -> str:
-    """The innermost cause of an error of requests, by the first line of its message."""
+    """The first line of the innermost cause of an error of requests."""
     while error.args and isinstance(error.args[-1], BaseException):
         error = error.args[-1]
     reason = getattr(error, "reason", None)
@@ -205,7 +205,7 @@ def _innermost(error: BaseException) -> str:
 
 
 class _Adapter(HTTPAdapter):
-    """An adapter whose connections, straight or by a proxy, read answers by _Reader."""
+    """An adapter whose connections, direct or through a proxy, read answers through a _Reader."""
 
     def __init__(self, session: Session):
         self.session = session
@@ -242,7 +242,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class _Raw(io.RawIOBase):
-    """The bytes of a socket, as long as there is patience."""
+    """The bytes of a socket, with a check of the session's patience before each read."""
 
     def __init__(self, source: io.RawIOBase, session: Session):
         self.source, self.session, self.received = source, session, 0
@@ -262,14 +262,14 @@ class _Raw(io.RawIOBase):
 
 
 class _Reader(io.BufferedReader):
-    """What http.client reads an answer from: no line is too long, nor are all together, and no read is without end."""
+    """The stream that http.client reads an answer from. It limits each line, all lines together, and each read."""
 
     def __init__(self, raw: _Raw):
         super().__init__(raw)
         self.source, self.lines = raw, 0
 
     def read(self, size: int | None = -1) -> bytes:
-        if size is None or size < 0:  # a chunk of size -1 would be all that comes
+        if size is None or size < 0:  # a chunk of size -1 would be read without a limit
             raise http.client.HTTPException(f"expected a length, found {size}")
         return super().read(size)
 
@@ -277,5 +277,5 @@ class _Reader(io.BufferedReader):
         line = super().readline(size if size is not None and 0 <= size < LONGEST_LINE else LONGEST_LINE)
         self.lines += len(line)
         if self.lines > LINES + 0.75 * self.source.received:
-            raise http.client.HTTPException("headers without end")
+            raise http.client.HTTPException("endless headers")
         return line
