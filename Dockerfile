@@ -29,7 +29,7 @@ WORKDIR /home/picogpt
 USER picogpt
 ENTRYPOINT ["picogpt"]
 
-# OpenAI's code in its own world
+# OpenAI's code in its own environment
 FROM ${PYTHON37} AS official
 RUN command -v git || (apt-get update && apt-get install --yes --no-install-recommends git)
 COPY parity/requirements.txt /tmp/

@@ -4,7 +4,7 @@
 # make check                 lint, format and types
 # make bench                 speed, compared with the bare matrix products
 # make bench-peers           speed, compared with other engines, in a separate environment
-# make parity                the same tokens as OpenAI's own code? needs PYTHON37=... and takes GPT2_REPO=a local clone
+# make parity                compare with OpenAI's own code: needs PYTHON37=..., takes GPT2_REPO=a local clone
 # make golden                write tests/golden/ again, from the answers of OpenAI's own code
 
 PYTHON ?= python3

@@ -233,7 +233,7 @@ def json_from(text: str, where: str, advice: str = ADVICE, unique: bool = True) 
     except ValueError:
         raise UserError(f"{where}: expected JSON, found a number of thousands of digits{then(advice)}") from None
     except RecursionError:
-        raise UserError(f"{where}: expected JSON, found brackets within brackets without end{then(advice)}") from None
+        raise UserError(f"{where}: expected JSON, found brackets nested too deeply{then(advice)}") from None
 
 
 def json_object_from(text: str, where: str, advice: str = ADVICE, unique: bool = True) -> dict[str, Any]:

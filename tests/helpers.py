@@ -1,4 +1,4 @@
-"""What several tests need: OpenAI's vocabulary, small random models, and the command line as a process."""
+"""Shared by the tests: OpenAI's vocabulary, small random models, and the command line as a process."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def snapshot(directory: Path) -> dict[str, bytes | int]:
 
 @contextmanager
 def refused(directory: Path, *words: str) -> Iterator[None]:
-    """Within, one line with these words is raised, and nothing in the directory changes."""
+    """Expect a UserError with these words, in one line, and no change in the directory."""
     import pytest  # not for those who run this as a process
 
     before = snapshot(directory)

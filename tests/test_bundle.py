@@ -1,4 +1,4 @@
-"""TensorFlow's checkpoints as we read them: against TensorFlow itself, and with files that nobody would write."""
+"""Reading TensorFlow's checkpoints: compared with TensorFlow itself, and with malformed files."""
 
 import hashlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""Downloads over real sockets from a server that goes wrong: what arrives is the file, or nothing does."""
+"""Downloads over real sockets from a faulty server: either the right file arrives, or none."""
 
 import hashlib
 import json
@@ -169,7 +169,7 @@ def test_a_server_that_stays_busy_is_given_up(server, waits, tmp_path):
 def test_a_server_that_wants_to_be_left_alone_for_more_than_five_minutes_is(server, waits, tmp_path):
     server.faults["blob"] = [Fault(status=503, headers={"Retry-After": "300"})]
     server.faults["blob"] += [Fault(status=429, headers={"Retry-After": "301"})]
-    with pytest.raises(UserError, match="asks to come back in 301 s: run again then"):
+    with pytest.raises(UserError, match="asks to wait 301 s: run again after that"):
         fetch(server, tmp_path)
     assert waits == [300]
 
@@ -376,7 +376,7 @@ CHECKPOINT = b'model_checkpoint_path: "model.ckpt"\nall_model_checkpoint_paths: 
             "hparams.json",
             json.dumps(openai.HPARAMS["1558M"]).encode(),
             b"[" * 4000,
-            "brackets within brackets|Expecting",
+            "brackets nested too deeply|Expecting",
         ),
         ("encoder.json", b'{"a": 0}', b"[]", r"expected a JSON object, found \[\]"),
         ("vocab.bpe", b"#version: 0.2\n", b"version" * 9, "expected #version first, found b'versionversionversio':"),
@@ -485,7 +485,7 @@ def test_a_password_in_the_mirrors_address_is_refused_without_showing_it(monkeyp
     assert "secret" not in str(error.value)
 
 
-def test_no_server_at_all_is_told_in_one_line_and_leaves_nothing_to_trust(tmp_path):
+def test_no_server_at_all_is_reported_in_one_line_and_leaves_nothing_to_trust(tmp_path):
     with BlobServer({}) as server:
         url = server.url
     done = run("hi", "--models_dir", str(tmp_path), env={"PICOGPT_WEIGHTS_URL": url, "NO_PROXY": "127.0.0.1"})
@@ -497,7 +497,7 @@ def test_no_server_at_all_is_told_in_one_line_and_leaves_nothing_to_trust(tmp_pa
     assert not [*tmp_path.iterdir()]
 
 
-def test_too_little_space_is_told_before_the_first_byte(monkeypatch, tmp_path):
+def test_too_little_space_is_reported_before_the_first_byte(monkeypatch, tmp_path):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=900_000_000))
     hparams = openai.HPARAMS["124M"]
     message = r"expected 996 MB of free disk \(498 MB to fetch, 498 MB converted\), found 900 MB: "
@@ -526,7 +526,7 @@ def store():
 
 
 def check_clean_run(models_dir, store):
-    """One more run must succeed, with files byte by byte those of the server and nothing else but the weights."""
+    """One more run must succeed and leave only the server's files, byte for byte, and the weights."""
     process = start(models_dir, store)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -593,7 +593,7 @@ def test_of_two_first_runs_at_once_one_works_and_the_other_waits_and_says_so(sto
     check_clean_run(tmp_path, store)
 
 
-def test_a_disk_that_fills_up_is_told_and_what_has_come_is_continued(store, tmp_path):
+def test_a_disk_that_fills_up_is_reported_and_what_has_come_is_continued(store, tmp_path):
     with disks.small_disk(tmp_path / "disk", megabytes=10) as disk:
         filler = disk / "filler"
         free_then = 1_000_000
@@ -607,25 +607,25 @@ def test_a_disk_that_fills_up_is_told_and_what_has_come_is_continued(store, tmp_
         assert store.ranges(path) == [None, f"bytes={continued_at - download.OVERLAP}-"]
 
 
-def test_a_write_that_fails_is_told_and_what_has_come_is_continued(store, tmp_path):
+def test_a_write_that_fails_is_reported_and_what_has_come_is_continued(store, tmp_path):
     check_message(start(tmp_path, store, "full:1000000"), f"cannot write to {tmp_path / '124M'}: File too large")
     check_clean_run(tmp_path, store)
     assert store.ranges(f"124M/{openai.DATA}") == [None, f"bytes={1_000_000 - download.OVERLAP}-"]
 
 
-def test_a_write_that_fails_while_converting_is_told_and_leaves_nothing(store, tmp_path):
+def test_a_write_that_fails_while_converting_is_reported_and_leaves_nothing(store, tmp_path):
     assert start(tmp_path, store, "kill:wte").wait(60) < 0  # all is fetched
     check_message(start(tmp_path, store, "full:1000000"), f"cannot write to {tmp_path / '124M'}: File too large")
     check_clean_run(tmp_path, store)
 
 
-def test_a_disk_that_is_too_small_is_told_before_the_first_byte(store, tmp_path):
+def test_a_disk_that_is_too_small_is_reported_before_the_first_byte(store, tmp_path):
     with disks.small_disk(tmp_path / "disk", megabytes=6) as disk:
         check_message(start(disk, store), f"{disk / '124M'}: expected 6.4")
         assert store.ranges(f"124M/{openai.DATA}") == []
 
 
-def test_a_read_only_models_directory_is_told(store, tmp_path):
+def test_a_read_only_models_directory_is_reported(store, tmp_path):
     with disks.read_only(tmp_path):
         check_message(start(tmp_path, store), f"cannot write to {tmp_path / '124M'}: ")
 

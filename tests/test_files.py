@@ -1,4 +1,4 @@
-"""Reading files that nobody vouches for: every file gives a value or one line, at once."""
+"""Reading files that may contain anything: every file gives a value or one line, at once."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.helpers import ROOT
 
 
 def told(function, *arguments, **keywords):
-    """The one line that a function says instead of returning."""
+    """The one line of the error that a function raises."""
     with pytest.raises(UserError) as error:
         function(*arguments, **keywords)
     assert str(error.value).isprintable()
@@ -35,8 +35,8 @@ def path(tmp_path):
         (b"{", "expected JSON, found Expecting property name"),
         (b"\xff{}", "expected UTF-8, found invalid start byte at byte 0"),
         ("\ufeff{}".encode(), "expected JSON, found Unexpected UTF-8 BOM"),
-        (b"[" * 100_000, "expected JSON, found brackets within brackets without end"),
-        (b'{"a":' * 100_000, "expected JSON, found brackets within brackets without end"),
+        (b"[" * 100_000, "expected JSON, found brackets nested too deeply"),
+        (b'{"a":' * 100_000, "expected JSON, found brackets nested too deeply"),
         (b'{"a": ' + b"9" * 5000 + b"}", "expected JSON, found a number of thousands of digits"),
         (b"[" * 100 + b"]" * 100, "expected a JSON object, found [[[[[[[...]]]]]]]"),
         (b'["\\ud800\\u001b"]', r"expected a JSON object, found ['\ud800\x1b']"),
@@ -47,7 +47,7 @@ def path(tmp_path):
     ],
     ids=lambda value: str(value[:20]),
 )
-def test_what_is_no_json_object_is_told_in_one_short_line(path, data, message):
+def test_what_is_no_json_object_is_reported_in_one_short_line(path, data, message):
     path.write_bytes(data)
     found = told(files.read_object, path, advice="fetch it again")
     assert found.startswith(f"{path}: {message}") and found.endswith(": fetch it again")
@@ -66,7 +66,7 @@ def test_a_key_that_is_there_twice_can_be_left_to_the_caller(path):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "directory", "/dev/zero", "/dev/full", "/dev/stdin", "socket"])
-def test_what_is_no_file_is_told_and_not_waited_for(tmp_path, path, kind):
+def test_what_is_no_file_is_reported_and_not_waited_for(tmp_path, path, kind):
     if kind == "pipe":
         os.mkfifo(path)
     elif kind == "directory":
@@ -92,13 +92,13 @@ def test_what_is_no_file_is_told_and_not_waited_for(tmp_path, path, kind):
      ("loop", "cannot read it: Too many levels"), ("\x1b[31m\n", r"\x1b[31m : expected a file, found none"),
      (os.fsdecode(b"\xff"), r"\udcff: expected a file, found none")],
 )  # fmt: skip
-def test_a_path_that_is_no_file_is_told(tmp_path, name, message):
+def test_a_path_that_is_no_file_is_reported(tmp_path, name, message):
     (tmp_path / "here").touch()
     (tmp_path / "loop").symlink_to("loop")
     assert message in told(files.read_bytes, tmp_path / name)
 
 
-def test_what_the_system_does_not_let_us_read_is_told_apart_from_what_is_wrong(tmp_path, path, monkeypatch):
+def test_what_the_system_does_not_let_us_read_is_reported_apart_from_what_is_wrong(tmp_path, path, monkeypatch):
     path.write_text("{}")
     for code in (5, 12, 13, 23, 24):
         monkeypatch.setattr(files.os, "open", lambda *_, code=code: (_ for _ in ()).throw(OSError(code, "so")))

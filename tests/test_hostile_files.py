@@ -1,4 +1,4 @@
-"""Whatever bytes the files of a model hold: it loads, or one line says what is wrong. Nothing else, and at once."""
+"""Models whose files contain anything: they load, or one line says what is wrong, at once."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Converted weights: what is damaged is found, what cannot be read now is told, and what is whole opens at once."""
+"""Converted weights: damage is found, unreadable files are reported, and good weights open at once."""
 
 import json
 import math
@@ -95,12 +95,12 @@ DAMAGES = {
         other_bytes(lambda data: data.replace(b"<f4", b"<i4", 1)),
         "expected an array of .* float32, found",
     ),
-    "another shape": (other_bytes(lambda data: data.replace(b"shape", b"shaqe", 1)), "found another beginning"),
+    "another shape": (other_bytes(lambda data: data.replace(b"shape", b"shaqe", 1)), "found another header"),
     "a pickle": (other_file(lambda path: np.save(path, np.array([{}]), allow_pickle=True)), rf"expected {N} bytes"),
     "no manifest": (lambda params: (params / "manifest.json").unlink(), r"manifest\.json: expected a file, found none"),
     "no JSON": (other_text("{"), r"manifest\.json: expected JSON, found"),
     "a list": (other_text("[]"), r"manifest\.json: expected a JSON object, found \[\]"),
-    "deep": (other_text("[" * 100_000), r"manifest\.json: expected JSON, found brackets within brackets"),
+    "deep": (other_text("[" * 100_000), r"manifest\.json: expected JSON, found brackets nested too deeply"),
     "format 3": (other_manifest(lambda m: m | {"format": 3}), "expected format 2, found 3"),
     "format '2'": (other_manifest(lambda m: m | {"format": "2"}), "expected format 2, found '2'"),
     "format 1": (other_text('{"format": 1, "sha256": {}}'), "expected format 2, found 1"),
@@ -133,7 +133,7 @@ def test_damaged_weights_are_named_and_told_what_to_do(params, damage):
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_weights_are_made_again_from_the_checkpoint_and_it_is_told(params, damage, capsys):
+def test_damaged_weights_are_made_again_from_the_checkpoint_and_it_is_reported(params, damage, capsys):
     write_checkpoint(params.parent, seed=1)
     DAMAGES[damage][0](params)
     expected = dict(store.random_tensors(TINY, seed=1))[NAME]
@@ -158,11 +158,11 @@ def test_whichever_bit_of_the_header_flips_it_is_found(params):
     whole = (params / "weights.npy").read_bytes()
     for bit in range(8 * store.HEADER):
         flip(params / "weights.npy", bit // 8, 1 << bit % 8)
-        assert "found another beginning" in refused(params)
+        assert "found another header" in refused(params)
         (params / "weights.npy").write_bytes(whole)
 
 
-def test_hyperparameters_of_another_shape_with_as_many_numbers_are_told(params):
+def test_hyperparameters_of_another_shape_with_as_many_numbers_are_reported(params):
     swapped = TINY | {"n_vocab": TINY["n_ctx"], "n_ctx": TINY["n_vocab"]}
     with pytest.raises(UserError, match=r"expected wte of shape \[32, 24\], found \[1024, 24\]"):
         store.open_params(params.parent, swapped)
@@ -171,7 +171,7 @@ def test_hyperparameters_of_another_shape_with_as_many_numbers_are_told(params):
 # what is no damage
 
 
-def test_a_file_that_cannot_be_read_now_is_told_and_nothing_is_made_again(params, monkeypatch, capsys):
+def test_a_file_that_cannot_be_read_now_is_reported_and_nothing_is_made_again(params, monkeypatch, capsys):
     write_checkpoint(params.parent)
     before = {path.name: path.stat().st_ino for path in params.iterdir()}
     really_open = os.open
@@ -307,7 +307,7 @@ def test_verify_finds_every_flipped_bit_that_opening_cannot(params):
         load(params)
         with pytest.raises(UserError, match=r"expected .* with SHA-256 '\w{64}', found \w{64}|expected zeros"):
             store.verify_params(params.parent, TINY)
-        flip(params / "weights.npy", byte)  # twice is not at all
+        flip(params / "weights.npy", byte)  # flipped back
     store.verify_params(params.parent, TINY)
     flip(params / "weights.npy", -40)  # the last of ln_f/b, before 32 bytes of zeros
     done = verify(params)
@@ -315,7 +315,7 @@ def test_verify_finds_every_flipped_bit_that_opening_cannot(params):
 
 
 @pytest.mark.parametrize("digest", [None, "", 5, ["0" * 64]])
-def test_a_manifest_without_a_digest_is_told(params, digest):
+def test_a_manifest_without_a_digest_is_reported(params, digest):
     other_manifest(entry(sha256=digest))(params)
     load(params)
     with pytest.raises(UserError, match=f"expected {NAME} with SHA-256"):

@@ -176,7 +176,7 @@ def test_every_truncation(write):
         (file_of("{}".ljust(LARGEST_HEADER + 1)), "expected a header of at most 4.19 MB, found one of 4194305 bytes"),
         (file_of(b'{"\xff": 1}'), "expected a header in UTF-8, found invalid start byte at byte 2"),
         (file_of("[]"), "header: expected a JSON object, found []"),
-        (file_of("[" * 100_000), "header: expected JSON, found brackets within brackets without end"),
+        (file_of("[" * 100_000), "header: expected JSON, found brackets nested too deeply"),
         (file_of('{"a": ' + "9" * 5000 + "}"), "header: expected JSON, found a number of thousands of digits"),
         (file_of('{"a": 1, "a": 2}'), "header: expected each key once, found 'a' twice"),
         (file_of('{"a": {"dtype": "F32", "dtype": "F32"}}'), "header: expected each key once, found 'dtype' twice"),

@@ -105,8 +105,8 @@ def test_odd_headers_do_not_matter(server, answer):
         (http(b"Retry-After: Fri, 31 Dec 2030 23:59:59 +9999999999", status=b"503 Busy"), "the server says 503", 6),
         (http(b"Retry-After: Fri, 31 Dec 2030 23:59:59 +" + b"9" * 24, status=b"503 Busy"), "the server says 503", 6),
         (http(b"Retry-After: Fri, 31 Dec 99999999999999999999 23:59:59 GMT", status=b"503 B"), "server says 503", 6),
-        (http(b"Retry-After: Fri, 31 Dec 2999 23:59:59 GMT", status=b"503 Busy"), "asks to come back in 3", 1),
-        (http(b"Retry-After: 999999999999999999", status=b"503 Busy"), "asks to come back in 1000000000000000000 s", 1),
+        (http(b"Retry-After: Fri, 31 Dec 2999 23:59:59 GMT", status=b"503 Busy"), "asks to wait 3", 1),
+        (http(b"Retry-After: 999999999999999999", status=b"503 Busy"), "asks to wait 1000000000000000000 s", 1),
         (http(status=b"404 \x1b[2J\x85" + b"x" * 9999), r"the server says 404 \x1b[2J", 1),
         (http(status=DIGITS), "expected HTTP, found 'HTTP/1.1 9", 3),
         (b"\x00\x01", r"expected HTTP, found '\x00\x01'", 3),
@@ -147,13 +147,13 @@ def test_answers_that_are_no_file_are_one_line(server, answer, message, connecti
         (b"", b"H" * 9000, "got more than 65536 bytes when reading status line", 3),
         (b"HTTP/1.1 200 OK\r\nA: ", b"x" * 9000, "got more than 65536 bytes when reading header line", 3),
         (b"HTTP/1.1 200 OK\r\n", b"A: b\r\n" * 1500, "got more than 100 headers", 3),
-        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 400, "headers without end", 3),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 400, "endless headers", 3),
         (http(body=b""), b"x" * 9000, "expected 5 bytes, found", 1),
         (http(CHUNKED, body=b""), b"9\r\n012345678\r\n" * 700, "expected 5 bytes, found", 1),
         (http(CHUNKED, body=b""), b"1;" + b"x" * 60_000 + b"\r\nh\r\n", "expected 5 bytes, found 6", 1),
         (http(CHUNKED, body=b""), b"1;" + b"x" * 66_000, "Response chunk size line", 3),
         (http(CHUNKED, body=b"-1\r\n"), b"x" * 9000, "expected a length, found -1", 3),
-        (http(CHUNKED, body=b"5\r\nhello\r\n0\r\n"), b"A: b\r\n" * 1500, "headers without end", 6),
+        (http(CHUNKED, body=b"5\r\nhello\r\n0\r\n"), b"A: b\r\n" * 1500, "endless headers", 6),
         (http(b"Location: http://[::1", status=b"302 Found"), b"x" * 9000, "Invalid IPv6 URL", 1),
         (http(status=b"404 Not Found"), b"x" * 9000, "the server says 404 Not Found", 1),
     ],
@@ -183,14 +183,14 @@ def test_it_is_so_through_a_proxy_as_well(server, monkeypatch):
         with pytest.raises(transport.NetworkError) as error, transport.Session() as session:
             transport.request(session, f"{scheme}://example.com/", {}).__enter__()
         # a tunnel's answer is an error unless it is 200
-        assert ("headers without end" if scheme == "http" else "Tunnel connection failed: 100") in str(error.value)
+        assert ("endless headers" if scheme == "http" else "Tunnel connection failed: 100") in str(error.value)
 
 
 def test_a_tunnel_whose_headers_do_not_end_has_one(server, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "")
     monkeypatch.setenv("https_proxy", server.url)
     server.answer = lambda: itertools.chain([b"HTTP/1.1 200 OK\r\n"], itertools.repeat(b"A: b\r\n" * 1500))
-    with pytest.raises(transport.NetworkError, match=r"without end|more than 100"), transport.Session() as session:
+    with pytest.raises(transport.NetworkError, match=r"endless headers|more than 100"), transport.Session() as session:
         transport.request(session, "https://example.com/", {}).__enter__()
 
 
@@ -262,7 +262,7 @@ def test_a_tls_error_is_not_tried_again(server):
     assert server.connections == 1 and str(error.value).isprintable()
 
 
-def test_a_certificate_store_that_is_missing_is_told(server, monkeypatch):
+def test_a_certificate_store_that_is_missing_is_reported(server, monkeypatch):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/file")
     with tempfile.TemporaryDirectory() as directory, pytest.raises(UserError, match=r"cannot fetch .*/no/such/file"):
         download.fetch_all("https://127.0.0.1:1", ["file"], Path(directory), lambda name: KNOWN)
@@ -457,7 +457,7 @@ def test_an_empty_part_of_an_empty_file_is_not_whole(blobs, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["file.part", "file.part.json"])
-def test_a_directory_in_the_place_of_a_part_is_told(blobs, tmp_path, name):
+def test_a_directory_in_the_place_of_a_part_is_reported(blobs, tmp_path, name):
     (tmp_path / name).mkdir()
     (tmp_path / name / "mine").touch()
     with pytest.raises(UserError, match=f"{name}: expected a file, found a directory: move it away"):

@@ -154,9 +154,7 @@ class _Tensors:
         for key, shape in expected.items():
             self._check_tensor(key, shape)
         if HEAD in weights and not np.array_equal(self.read(HEAD), self.read("wte.weight")):
-            raise UserError(
-                f"{self.directory}: {HEAD} differs from wte.weight: a separate head is not supported"
-            )
+            raise UserError(f"{self.directory}: {HEAD} differs from wte.weight: a separate head is not supported")
 
     def _check_tensor(self, key: str, shape: tuple[int, ...]) -> None:
         file, full_key = self.places[key]
