@@ -132,22 +132,6 @@ class Checkpoint(Source):
                 path.unlink(missing_ok=True)
 
 
-def _check(bundle: Bundle, shapes: Mapping[str, tuple[int, ...]], where: Path) -> None:
-    """Raise UserError if names, shapes or types are not those of the model."""
-    found = {name.removeprefix(SCOPE): entry for name, entry in bundle.entries.items() if name.startswith(SCOPE)}
-    check_names(shapes, found, where)
-    for name, shape in shapes.items():
-        entry = found[name]
-        # matrices are stored as [1, n_in, n_out], the kernels of a convolution of width 1
-        if entry.shape != shape and not (name.endswith("/w") and entry.shape == (1, *shape)):
-            expected = f"{name} of shape {list(shape)}"
-            raise UserError(
-                f"{where}: expected {expected}, found {files.quoted(list(entry.shape))}: hparams.json differs"
-            )
-        if entry.dtype != FLOAT32:
-            raise UserError(f"{where}: expected {name} in {FLOAT32}, found {entry.dtype}: save it in {FLOAT32}")
-
-
 class Published(Checkpoint):
     """One of OpenAI's models, whose files are known and can be downloaded."""
 
