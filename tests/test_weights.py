@@ -14,7 +14,7 @@ import pytest
 
 from picogpt import files, utils
 from picogpt.errors import UserError
-from picogpt.weights import find, openai, store
+from picogpt.weights import find, openai, store, variables
 from tests import bundle_writer, disks
 from tests.helpers import (
     ROOT,
@@ -133,7 +133,7 @@ def test_a_models_directory_that_cannot_be_written_is_reported_at_once(models_di
 def test_a_start_imports_nothing_that_it_does_not_need():
     arguments = ("-X", "importtime", "-m", "picogpt", "A", "--model_size", "shakespeare", "--n_tokens_to_generate", "1")
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, check=True)
-    loaded = set(re.findall(r"\| +(\w+)$", done.stderr, re.MULTILINE))
+    loaded = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE))
     assert "numpy" in loaded
     assert not loaded & {
         "tensorflow",
@@ -144,6 +144,9 @@ def test_a_start_imports_nothing_that_it_does_not_need():
         "ml_dtypes",
         "tqdm",
         "platformdirs",
+        "picogpt.weights.bundle",
+        "picogpt.weights.download",
+        "picogpt.weights.huggingface",
     }
 
 
@@ -439,7 +442,7 @@ def test_a_directory_without_any_weights_is_reported(tmp_path):
 @pytest.fixture
 def by_hand(tmp_path, monkeypatch):
     """124M's files with their right sizes, as far as can be had: of the right content are only the vocabulary's."""
-    monkeypatch.setattr(openai, "Bundle", lambda *_: pytest.fail("converted what it should have refused"))
+    monkeypatch.setattr(variables, "check", lambda *_: pytest.fail("converted what it should have refused"))
     model_dir = tmp_path / "124M"
     model_dir.mkdir()
     for name, known in openai.KNOWN["124M"].items():

@@ -14,13 +14,11 @@ from picogpt import files
 from picogpt.arrays import Array
 from picogpt.encoder import Encoder, get_encoder
 from picogpt.errors import UserError
-from picogpt.weights.bundle import FLOAT32, Bundle
-from picogpt.weights.shapes import check_names, checked_hparams, n_bytes, param_shapes
+from picogpt.weights.shapes import checked_hparams, n_bytes
 from picogpt.weights.source import Known, Source
 
 DATA = "model.ckpt.data-00000-of-00001"
 TOKENIZER_FILES = ("hparams.json", "encoder.json", "vocab.bpe")
-SCOPE = "model/"  # the prefix of each tensor's name
 CHECKPOINT_FILES = ("checkpoint", "model.ckpt.index", "model.ckpt.meta", DATA)
 
 HPARAMS = {
@@ -116,15 +114,14 @@ class Checkpoint(Source):
         return f"{index.name} {files.sha256(files.read_bytes(index, files.TABLE))}"
 
     def prepare(self, hparams: Mapping[str, int]) -> None:
-        with Bundle(self.prefix()) as bundle:
-            _check(bundle, param_shapes(hparams), self.prefix())
+        from picogpt.weights import variables  # converted weights are opened without it
+
+        variables.check(self.prefix(), hparams)
 
     def tensors(self, hparams: Mapping[str, int]) -> Iterator[tuple[str, Array]]:
-        shapes = param_shapes(hparams)
-        with Bundle(self.prefix()) as bundle:
-            _check(bundle, shapes, self.prefix())
-            for name, shape in shapes.items():
-                yield name, bundle.read(SCOPE + name).reshape(shape)
+        from picogpt.weights import variables
+
+        return variables.tensors(self.prefix(), hparams)
 
     def delete_checkpoint(self) -> None:
         with files.explained(self.directory):
