@@ -226,7 +226,7 @@ def test_files_are_closed(written):
 # paths that are not files
 
 
-def test_what_is_no_file(tmp_path):
+def test_paths_that_are_not_files(tmp_path):
     with pytest.raises(UserError, match=r"m\.index: expected a file, found none"):
         Bundle(tmp_path / "m")
     (tmp_path / "m.index").write_bytes(index_of())

@@ -59,7 +59,7 @@ def contents(directory):
     return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
 
 
-def test_a_file_arrives_whole_and_alone_and_a_line_tells_so(server, waits, tmp_path, capsys):
+def test_a_file_arrives_whole_and_alone_and_a_line_says_so(server, waits, tmp_path, capsys):
     assert fetch(server, tmp_path / "new" / "dir") == {"blob": BLOB}
     assert capsys.readouterr().err.startswith(f"fetched 1 file into {tmp_path}/new/dir: 700 kB in ")
     assert waits == []
@@ -166,7 +166,7 @@ def test_a_server_that_stays_busy_is_given_up(server, waits, tmp_path):
     assert len(server.requests) == 6
 
 
-def test_a_server_that_wants_to_be_left_alone_for_more_than_five_minutes_is(server, waits, tmp_path):
+def test_a_wait_of_more_than_five_minutes_is_left_to_the_user(server, waits, tmp_path):
     server.faults["blob"] = [Fault(status=503, headers={"Retry-After": "300"})]
     server.faults["blob"] += [Fault(status=429, headers={"Retry-After": "301"})]
     with pytest.raises(UserError, match="asks to wait 301 s: run again after that"):
@@ -216,7 +216,7 @@ def test_a_wrong_content_range_is_not_believed(server, waits, tmp_path, content_
 
 
 @pytest.mark.parametrize("known", [ANY, Known(700_000)])
-def test_a_server_whose_ranges_are_another_files_is_found_out_by_what_is_there(server, waits, tmp_path, known):
+def test_ranges_of_another_file_are_noticed_by_the_overlap(server, waits, tmp_path, known):
     server.etag = server.content_md5 = False  # so that only a date tells the two apart, and it is the same
     server.faults["blob"] = [Fault(end_at=PART), Fault(before=lambda: swap(server, "blob")), Fault(end_at=PART)]
     server.faults["blob"] += [Fault(before=lambda: swap(server, "blob", BLOB))]
@@ -225,7 +225,7 @@ def test_a_server_whose_ranges_are_another_files_is_found_out_by_what_is_there(s
 
 
 @pytest.mark.parametrize("at", [PART - download.OVERLAP, PART - 1])
-def test_one_byte_that_differs_in_what_is_asked_for_again_is_seen(server, waits, tmp_path, at):
+def test_one_different_byte_in_the_overlap_is_noticed(server, waits, tmp_path, at):
     server.etag = server.content_md5 = False
     other = bytearray(BLOB)
     other[at] ^= 1
@@ -234,7 +234,7 @@ def test_one_byte_that_differs_in_what_is_asked_for_again_is_seen(server, waits,
     assert server.ranges("blob") == [None, REST, None]
 
 
-def test_a_server_whose_ranges_are_another_files_is_found_out_by_the_md5(server, waits, tmp_path):
+def test_ranges_of_another_file_are_noticed_by_the_md5(server, waits, tmp_path):
     server.etag = False
     other = BLOB[:PART] + OTHER[PART:]
     server.faults["blob"] = [Fault(end_at=PART), Fault(before=lambda: swap(server, "blob", other))]
@@ -290,7 +290,7 @@ def test_a_rest_that_names_no_etag_is_taken_after_the_same_bytes(server, waits, 
     assert server.ranges("blob") == [None, REST]
 
 
-def test_without_anything_that_would_tell_a_change_it_starts_again(server, waits, tmp_path):
+def test_it_starts_again_if_a_change_could_go_unnoticed(server, waits, tmp_path):
     silent = {"ETag": 'W/"weak"', "Last-Modified": None, "Content-MD5": None}
     server.faults["blob"] = [Fault(end_at=PART, headers=silent)]
     assert fetch(server, tmp_path) == {"blob": BLOB}
@@ -312,7 +312,7 @@ def test_a_length_that_promises_more_than_comes_never_makes_a_file(server, waits
     assert "blob" not in contents(tmp_path)
 
 
-def test_a_length_that_is_too_small_is_found_out_by_the_md5(server, waits, tmp_path):
+def test_a_length_that_is_too_small_is_noticed_by_the_md5(server, waits, tmp_path):
     server.faults["blob"] = [Fault(headers={"Content-Length": "699999"})]
     with pytest.raises(UserError, match=r"expected MD5 .*, found .*: not the file that was promised"):
         fetch(server, tmp_path)
@@ -320,7 +320,7 @@ def test_a_length_that_is_too_small_is_found_out_by_the_md5(server, waits, tmp_p
 
 
 @pytest.mark.parametrize("known", [Known(), Known(0)])
-def test_an_empty_file_is_none_of_ours(server, waits, tmp_path, known):
+def test_an_empty_file_is_refused(server, waits, tmp_path, known):
     server.faults["blob"] = [Fault(body=b"")]
     with pytest.raises(UserError, match="found 0"):
         fetch(server, tmp_path, known)
@@ -385,7 +385,7 @@ CHECKPOINT = b'model_checkpoint_path: "model.ckpt"\nall_model_checkpoint_paths: 
         ("model.ckpt.meta", b"\n\x00", b"{}", "expected a graph, found b'{}'"),
     ],
 )
-def test_what_cannot_be_the_file_does_not_get_its_name(server, waits, tmp_path, name, right, wrong, message):
+def test_a_wrong_file_does_not_get_the_name(server, waits, tmp_path, name, right, wrong, message):
     looks = {"hparams.json": utils.read_hparams}
     server.files = {name: wrong}
     with pytest.raises(UserError, match=message) as error:
@@ -411,7 +411,7 @@ def test_any_json_does_not_become_a_models_hparams(waits, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/octet-stream"])
-def test_a_web_page_with_status_200_is_no_file(server, waits, tmp_path, kind):
+def test_a_web_page_with_status_200_is_refused(server, waits, tmp_path, kind):
     server.faults["blob"] = [Fault(body=HTML, headers={"Content-Type": kind})]
     with pytest.raises(UserError, match="found a web page"):
         fetch(server, tmp_path)

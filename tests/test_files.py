@@ -66,7 +66,7 @@ def test_a_key_that_is_there_twice_can_be_left_to_the_caller(path):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "directory", "/dev/zero", "/dev/full", "/dev/stdin", "socket"])
-def test_what_is_no_file_is_reported_and_not_waited_for(tmp_path, path, kind):
+def test_pipes_and_devices_are_refused_at_once(tmp_path, path, kind):
     if kind == "pipe":
         os.mkfifo(path)
     elif kind == "directory":
@@ -98,7 +98,7 @@ def test_a_path_that_is_no_file_is_reported(tmp_path, name, message):
     assert message in told(files.read_bytes, tmp_path / name)
 
 
-def test_what_the_system_does_not_let_us_read_is_reported_apart_from_what_is_wrong(tmp_path, path, monkeypatch):
+def test_unreadable_files_are_told_apart_from_bad_ones(tmp_path, path, monkeypatch):
     path.write_text("{}")
     for code in (5, 12, 13, 23, 24):
         monkeypatch.setattr(files.os, "open", lambda *_, code=code: (_ for _ in ()).throw(OSError(code, "so")))
@@ -171,7 +171,7 @@ def test_of_two_threads_one_waits_and_says_so_and_nothing_is_left(tmp_path, caps
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_many_who_want_the_same_have_it_one_after_another(tmp_path):
+def test_many_threads_take_the_lock_one_after_another(tmp_path):
     counter, most = [0], [0]
 
     def work():

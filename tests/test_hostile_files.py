@@ -106,7 +106,7 @@ def made(request, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("make", "name"), CASES, ids=[f"{make.__name__}-{name}" for make, name in CASES])
-def test_whatever_bytes_a_file_holds(made, make, name):
+def test_any_bytes_in_a_file(made, make, name):
     directory = made(make)
     path = directory / name
     whole = path.read_bytes()
@@ -142,7 +142,7 @@ SWAPS = {
     [case for case in CASES if case[1].endswith("json")],
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_whatever_value_takes_the_place_of_another(made, make, name, swap):
+def test_any_value_in_place_of_another(made, make, name, swap):
     """Each of the first values of a JSON file, and each of those within."""
     directory = made(make)
     path = directory / name
@@ -169,7 +169,7 @@ def test_whatever_value_takes_the_place_of_another(made, make, name, swap):
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes with names are not Windows's")
 @pytest.mark.parametrize(("make", "name"), CASES, ids=[f"{make.__name__}-{name}" for make, name in CASES])
-def test_a_pipe_or_a_device_in_the_place_of_any_file_is_not_waited_for(made, make, name):
+def test_a_pipe_or_a_device_in_place_of_a_file_is_refused_at_once(made, make, name):
     directory = made(make)
     for put in (os.mkfifo, lambda path: path.symlink_to("/dev/zero"), os.mkdir, lambda path: path.symlink_to("x")):
         (directory / name).unlink()

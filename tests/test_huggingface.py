@@ -94,7 +94,7 @@ def test_logits_are_those_of_transformers_in_every_form(transformers, tmp_path, 
     np.testing.assert_allclose(logits(tmp_path / "gpt2", tmp_path / "models"), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_what_transformers_saves_with_a_head_of_its_own_is_refused(transformers, tmp_path):
+def test_a_model_saved_with_a_separate_head_is_refused(transformers, tmp_path):
     save_pretrained(transformers, tmp_path / "gpt2", config={"tie_word_embeddings": False})
     with pytest.raises(UserError, match="expected tie_word_embeddings True, found False: this is not supported"):
         logits(tmp_path / "gpt2", tmp_path / "models")
@@ -182,7 +182,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("config", "message"), REFUSED, ids=[str(config) for config, _ in REFUSED])
-def test_what_a_config_asks_for_and_this_model_does_not_do_is_refused_by_name(tmp_path, config, message):
+def test_unsupported_features_of_a_config_are_refused_by_name(tmp_path, config, message):
     write_checkpoint(tmp_path / "gpt2", config=config)
     with pytest.raises(UserError, match=message):
         logits(tmp_path / "gpt2", tmp_path / "models")
@@ -245,7 +245,7 @@ def test_a_pickle_is_refused_with_the_line_that_converts_it(tmp_path, name):
     assert str(error.value).endswith(f" {shlex.quote(str(tmp_path / 'a b'))}") and "\n" not in str(error.value)
 
 
-def test_the_line_that_converts_a_pickle_does(transformers, tmp_path):
+def test_the_line_that_converts_a_pickle_works(transformers, tmp_path):
     import torch
 
     expected = save_pretrained(transformers, tmp_path / "gpt2")
@@ -412,7 +412,7 @@ INDEXES = ["null", "[]", '"x"', '{"weight_map": null}', '{"weight_map": [1]}', '
 
 
 @pytest.mark.parametrize("text", INDEXES, ids=lambda text: text[:40])
-def test_an_index_of_another_form_is_reported(tmp_path, text):
+def test_a_malformed_index_is_reported(tmp_path, text):
     write_checkpoint(tmp_path / "gpt2")
     (tmp_path / "gpt2" / "model.safetensors").unlink()
     (tmp_path / "gpt2" / "model.safetensors.index.json").write_text(text)
@@ -533,7 +533,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("key", FOREIGN)
-def test_what_a_tokenizer_asks_for_and_ours_does_not_do_is_refused_by_name(with_tokenizer, key):
+def test_unsupported_features_of_a_tokenizer_are_refused_by_name(with_tokenizer, key):
     def change(tokenizer):
         *path, last = key.split(".")
         for part in path:
@@ -571,7 +571,7 @@ ADDED = [
 
 
 @pytest.mark.parametrize(("added", "message"), ADDED)
-def test_added_tokens_of_another_form_are_reported(with_tokenizer, added, message):
+def test_malformed_added_tokens_are_reported(with_tokenizer, added, message):
     tokenizer_json(with_tokenizer, lambda tokenizer: tokenizer.update(added_tokens=added))
     with pytest.raises(UserError, match=f"tokenizer.json: expected {re.escape(message)}") as error:
         read_tokenizer(with_tokenizer)
@@ -584,7 +584,7 @@ def test_added_tokens_of_another_form_are_reported(with_tokenizer, added, messag
     ids=str,
 )
 @pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json", "encoder.json"])
-def test_vocabularies_of_another_form_are_reported(with_tokenizer, tmp_path, name, vocabulary):
+def test_malformed_vocabularies_are_reported(with_tokenizer, tmp_path, name, vocabulary):
     directory = with_tokenizer
     if name == "tokenizer.json":
         tokenizer_json(directory, lambda tokenizer: tokenizer["model"].update(vocab=vocabulary))
@@ -602,7 +602,7 @@ def test_vocabularies_of_another_form_are_reported(with_tokenizer, tmp_path, nam
 @pytest.mark.parametrize(
     "merges", ["a b", {}, [1], [None], ["a"], [["a"]], [["a", 1, 2]], ["a b\nc d"], ["a b", "a b"]]
 )
-def test_merges_of_another_form_are_reported(with_tokenizer, merges):
+def test_malformed_merges_are_reported(with_tokenizer, merges):
     tokenizer_json(with_tokenizer, lambda tokenizer: tokenizer["model"].update(merges=merges))
     with pytest.raises(
         UserError, match=r"tokenizer\.json: expected (a list as model.merges|merges of|each merge once)"

@@ -125,7 +125,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_weights_are_named_and_told_what_to_do(params, damage):
+def test_damaged_weights_are_named_with_what_to_do(params, damage):
     DAMAGES[damage][0](params)
     message = refused(params)
     assert re.search(DAMAGES[damage][1], message) and "\n" not in message
@@ -154,7 +154,7 @@ def test_a_file_in_the_place_of_the_directory_is_replaced(params):
         assert params.is_dir()
 
 
-def test_whichever_bit_of_the_header_flips_it_is_found(params):
+def test_any_flipped_bit_of_the_header_is_found(params):
     whole = (params / "weights.npy").read_bytes()
     for bit in range(8 * store.HEADER):
         flip(params / "weights.npy", bit // 8, 1 << bit % 8)
@@ -255,7 +255,7 @@ def test_shapes_that_are_no_multiples_of_64_bytes_are_kept_apart(tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are those of other systems")
 @pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
-def test_weights_are_for_whom_other_files_are(tmp_path, umask):
+def test_weights_have_the_permissions_of_other_files(tmp_path, umask):
     before = os.umask(umask)
     try:
         params = make_model(tmp_path) / "params"
@@ -340,7 +340,7 @@ def test_the_bundled_model_is_as_it_was_written():
     assert store.verify_params(SHAKESPEARE, hparams) == (76, 11661440)
 
 
-def test_the_manifest_is_what_sha256sum_says(params):
+def test_the_manifest_agrees_with_sha256sum(params):
     place, entries = SPANS[NAME], json.loads((params / "manifest.json").read_text())["tensors"]
     start = store.HEADER + 4 * place.offset
     data = (params / "weights.npy").read_bytes()[start : start + 4 * place.size]

@@ -151,7 +151,7 @@ def refused(path: Path) -> str:
     return message
 
 
-def test_what_is_no_file(tmp_path):
+def test_paths_that_are_not_files(tmp_path):
     assert "found none" in refused(tmp_path / "a")
     os.mkfifo(tmp_path / "b")
     assert "found a directory, a pipe or a device" in refused(tmp_path / "b")

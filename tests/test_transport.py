@@ -136,7 +136,7 @@ def test_odd_headers_do_not_matter(server, answer):
         (http(b"Location: x" + b"y" * 60_000, status=b"302 Found"), "more than 10 redirects", 11),
     ],
 )  # fmt: skip
-def test_answers_that_are_no_file_are_one_line(server, answer, message, connections):
+def test_other_answers_are_reported_in_one_line(server, answer, message, connections):
     found = ask(server, answer)
     assert message in found[0] and found[1] == connections
 
@@ -158,7 +158,7 @@ def test_answers_that_are_no_file_are_one_line(server, answer, message, connecti
         (http(status=b"404 Not Found"), b"x" * 9000, "the server says 404 Not Found", 1),
     ],
 )
-def test_answers_without_end_have_one(server, answer, endless, message, connections):
+def test_endless_answers_are_given_up(server, answer, endless, message, connections):
     found = ask(server, answer, endless=[endless])
     assert message in found[0] and found[1] == connections
 
@@ -175,7 +175,7 @@ def test_no_line_is_read_to_its_end_and_nothing_without_a_length():
         assert reader.read(5) == b"xxxxx" and reader.read(0) == b""
 
 
-def test_it_is_so_through_a_proxy_as_well(server, monkeypatch):
+def test_endless_answers_through_a_proxy_are_given_up(server, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "")
     for scheme in ("http", "https"):
         monkeypatch.setenv(f"{scheme}_proxy", server.url)
@@ -186,7 +186,7 @@ def test_it_is_so_through_a_proxy_as_well(server, monkeypatch):
         assert ("endless headers" if scheme == "http" else "Tunnel connection failed: 100") in str(error.value)
 
 
-def test_a_tunnel_whose_headers_do_not_end_has_one(server, monkeypatch):
+def test_a_tunnel_with_endless_headers_is_given_up(server, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "")
     monkeypatch.setenv("https_proxy", server.url)
     server.answer = lambda: itertools.chain([b"HTTP/1.1 200 OK\r\n"], itertools.repeat(b"A: b\r\n" * 1500))
@@ -244,7 +244,7 @@ def test_a_server_that_cuts_after_each_piece_is_given_up(server, monkeypatch):
         download.fetch_all(server.url, ["file"], Path(directory), lambda name: Known(1 << 23))
 
 
-def test_what_has_come_counts_as_it_comes():
+def test_bytes_count_as_they_come():
     with BlobServer({"file": bytes(100_000)}) as server, tempfile.TemporaryDirectory() as directory:
         server.faults["file"] = [Fault(end_at=50_000)]
         with transport.Session() as session:
@@ -290,7 +290,7 @@ def test_errors_of_all_libraries_become_one(error, reason, final):
 # redirects
 
 
-def test_each_request_asks_for_the_file_as_it_is_also_where_it_is_sent_to():
+def test_each_request_and_redirect_asks_for_the_plain_file():
     with BlobServer({"file": bytes(100_000), "caf%C3%A9": bytes(100_000)}) as server:
         to = {"Location": "caf\xc3\xa9"}
         server.faults["file"] = [Fault(status=302, headers=to), Fault(status=307, headers=to)]
@@ -358,7 +358,7 @@ def test_any_chunks(server, chunks, ends):
     assert connections <= 6 and (isinstance(found, str) or len(found) == 5)
 
 
-def test_a_date_to_come_back_at_is_waited_for(server):
+def test_a_date_in_retry_after_is_waited_for(server):
     for seconds, asked in ((-100, "0"), (100, "(99|100)")):
         date = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=seconds), usegmt=True).encode()
         with mock.patch.object(download.time, "sleep") as sleep:
