@@ -162,7 +162,7 @@ def _promise(answer: Answer, url: str, name: str, known: Known) -> Promise:
     """
     total = known.size if answer.length is None else answer.length
     if total is None:
-        raise UserError(f"{url}: expected a Content-Length (to notice a cut), found none: use another mirror")
+        raise UserError(f"{url}: expected a Content-Length, found none to notice a cut by: use another mirror")
     if total != (known.size or total) or total == 0:
         raise UserError(f"{url}: expected {known.size or 'some'} bytes, found {total}: not OpenAI's file")
     if known.size is None and total > (limit := LIMITS.get(name, LIMIT)):
