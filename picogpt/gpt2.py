@@ -369,8 +369,8 @@ def generate(
     [199, 41, 458, 732]
     """
     check_request(inputs, params, n_tokens_to_generate)
-    if nsamples is not None and nsamples < 1:
-        raise UserError(f"nsamples must be 1 or more, found {nsamples}")
+    if nsamples is not None and not (isinstance(nsamples, (int, np.integer)) and nsamples >= 1):
+        raise UserError(f"nsamples must be a whole number, 1 or more, found {nsamples!r}")
     return _generate(inputs, params, n_head, n_tokens_to_generate, sampling, nsamples, stop_id)
 
 

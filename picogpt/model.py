@@ -76,6 +76,8 @@ class Model:
         >>> load("shakespeare").encode("To be, or not to be")
         [397, 305, 12, 530, 322, 288, 305]
         """
+        if not isinstance(text, str):
+            raise UserError(f"expected a text to encode, found {text!r:.60}")
         return self.encoder.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -177,6 +179,8 @@ class Model:
         """(number of the prompt, next id) for each new token, and (number, None) when a text ends."""
         from picogpt.decoding import batch
 
+        if isinstance(prompts, str):
+            raise UserError(f"prompts: expected a list of prompts, found the text {prompts!r:.60}: put it into a list")
         sampling, inputs = Sampling(**settings), [self.prompt_ids(p, n_tokens_to_generate) for p in prompts]
         return batch.generate(
             inputs, self.params, self.hparams["n_head"], n_tokens_to_generate,
@@ -196,8 +200,12 @@ class Model:
 
         This does not need the weights, so that a prompt can be refused before they are downloaded.
         """
+        if not isinstance(draft, Model | None):
+            raise UserError(f"draft: expected a Model, found {draft!r}: picogpt.load returns one")
         if draft is not None and draft.encoder.encoder != self.encoder.encoder:
             raise UserError(f"draft: expected a model with the same vocabulary, found {draft!r}, which has another")
+        if isinstance(prompt, (bytes, bytearray)) or not (isinstance(prompt, str) or hasattr(prompt, "__len__")):
+            raise UserError(f"prompt: expected a text or a list of token ids, found {prompt!r:.60}")
         ids = self.encode(prompt) if isinstance(prompt, str) else list(prompt)
         ids = ids or self.encoder.start_of_text()
         for model in (self, draft) if draft is not None else (self,):

@@ -34,7 +34,7 @@ class Sampling:
         between favour the likeliest tokens; by default 1 if top_k or top_p is given, else 0
     top_k: draw only from the k likeliest tokens; 0 from all
     top_p: draw only from the likeliest tokens that together have probability p; 1 from all
-    seed: the same seed gives the same text; by default each run draws another text
+    seed: the same seed gives the same text; by default each run draws another text. Greedy text needs no seed
 
     Raises UserError for a setting that is out of range.
 
@@ -56,13 +56,13 @@ class Sampling:
         if self.temperature is None:
             object.__setattr__(self, "temperature", 0.0 if self.top_k == 0 and self.top_p == 1 else 1.0)
         if not (_is_number(self.temperature) and self.temperature >= 0):
-            raise UserError(f"temperature must be 0 (greedy) or more, found {self.temperature}: try 0.7")
+            raise UserError(f"temperature must be 0 (greedy) or more, found {self.temperature!r}: try 0.7")
         if not _is_whole(self.top_k):
-            raise UserError(f"top_k must be 0 (all tokens) or more, found {self.top_k}: try 40")
+            raise UserError(f"top_k must be a whole number, 0 (all tokens) or more, found {self.top_k!r}: try 40")
         if not (_is_number(self.top_p) and 0 <= self.top_p <= 1):
-            raise UserError(f"top_p must lie between 0 and 1 (all tokens), found {self.top_p}: try 0.9")
+            raise UserError(f"top_p must lie between 0 and 1 (all tokens), found {self.top_p!r}: try 0.9")
         if self.seed is not None and not _is_whole(self.seed):
-            raise UserError(f"seed must be a whole number, 0 or more, found {self.seed}: try 1")
+            raise UserError(f"seed must be a whole number, 0 or more, found {self.seed!r}: try 1")
 
     @property
     def greedy(self) -> bool:

@@ -137,6 +137,26 @@ def test_a_mistake_is_reported_when_the_function_is_called(model, call, prompt, 
 
 
 @pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("prompt", [5, None, b"ROMEO:", bytearray(b"x")])
+def test_a_prompt_of_another_type_is_named(model, call, prompt):
+    with pytest.raises(picogpt.UserError, match="prompt: expected a text or a list of token ids, found "):
+        call(model, prompt, 3)
+
+
+def test_other_mistakes_of_type_are_named(model):
+    with pytest.raises(picogpt.UserError, match="prompts: expected a list of prompts, found the text 'ROMEO:'"):
+        model.generate_many("ROMEO:")
+    with pytest.raises(picogpt.UserError, match="draft: expected a Model, found '124M'"):
+        model.stream("ROMEO:", draft="124M")
+    with pytest.raises(picogpt.UserError, match="expected a text to encode, found 5"):
+        model.encode(5)
+    with pytest.raises(picogpt.UserError, match="nsamples must be a whole number, 1 or more, found '2'"):
+        model.samples("ROMEO:", "2")
+    with pytest.raises(picogpt.UserError, match="temperature must be 0 .greedy. or more, found '0.7'"):
+        model.generate("ROMEO:", temperature="0.7")
+
+
+@pytest.mark.parametrize("call", CALLS)
 def test_an_unknown_setting_is_a_type_error(model, call):
     with pytest.raises(TypeError, match="temprature"):
         call(model, "ROMEO:", 3, temprature=1)

@@ -149,9 +149,9 @@ def test_impossible_requests_are_refused_at_the_call(params, generate, inputs, n
         generate(inputs, params, N_HEAD, n)
 
 
-@pytest.mark.parametrize("nsamples", [0, -1])
+@pytest.mark.parametrize("nsamples", [0, -1, 1.5])
 def test_a_number_of_samples_below_1_is_refused_at_the_call(params, nsamples):
-    with pytest.raises(UserError, match=f"nsamples must be 1 or more, found {nsamples}"):
+    with pytest.raises(UserError, match=f"nsamples must be a whole number, 1 or more, found {nsamples}"):
         gpt2.generate(PROMPT, params, N_HEAD, 5, nsamples=nsamples)
 
 

@@ -241,7 +241,7 @@ def test_a_missing_package_is_reported_in_one_line(importing, tmp_path, name):
     model_dir.mkdir(parents=True)
     words = {"numpy": ["--help"], "fire": ["x", *SMALL], "regex": ["é", *SMALL]}.get(name, ["x", "-d", str(tmp_path)])
     process = run(*words, env=importing(name, code) | {"PICOGPT_WEIGHTS_URL": "https://127.0.0.1:9"})
-    assert_refused(process, f"the package {name}, found none in this Python, {sys.executable}", "make run")
+    assert_refused(process, f"the package {name}, found none in this Python, {sys.executable}", "-m pip install -e .")
 
 
 def test_an_old_python_is_reported():

@@ -104,8 +104,8 @@ def in_one_line(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, ModuleNotFoundError) and error.name in DEPENDENCIES:
         return (
-            f"expected the package {error.name}, found none in this Python, {sys.executable}: install it with "
-            f"{sys.executable} -m pip install -r requirements.txt, or use that of make run, .venv/bin/python"
+            f"expected the package {error.name}, found none in this Python, {sys.executable}: install picogpt with "
+            f"{sys.executable} -m pip install -e . in its clone, or use another Python that has it"
         )
     if isinstance(error, MemoryError):
         found = f"too little{f' ({error})' if str(error) else ''}"

@@ -1,1 +1,11 @@
-"""Weights: where they come from, how they are downloaded, and the format in which they are stored."""
+"""Weights: where they come from, how they are downloaded, and the format in which they are stored.
+
+find.py          from the name of a model to its directory, and to the source that reads it
+source.py        what a source of weights must do; a new format is one more
+openai.py        OpenAI's files; bundle.py and crc32c.py read the TensorFlow checkpoint among them,
+                     variables.py checks that it has what the model needs
+huggingface.py   Hugging Face's files; tensorfile.py reads safetensors, tokenizer_json.py the tokenizer
+download.py      downloads that resume; transport.py talks to the server, partial.py keeps what has arrived
+convert.py       from a source to the store
+store.py         the converted weights, one mapped file for each model; shapes.py knows their names and shapes
+"""

@@ -131,7 +131,7 @@ def _unknown(name: str, models_dir: Path) -> UserError:
     import difflib
 
     known = [*MODEL_SIZES, *sorted({*_models_in(bundled_models_dir()), *_models_in(models_dir)} - {*MODEL_SIZES})]
-    nearest = difflib.get_close_matches(name, [*known, *ALIASES], n=1)
+    nearest = difflib.get_close_matches(name, [*known, *(alias for alias in ALIASES if alias[0] == "g")], n=1)
     hint = f"did you mean {nearest[0]}? Known are" if nearest else "expected one of"
     return UserError(f"unknown model {files.quoted(name)}: {hint} {', '.join(known)}, or a directory in {models_dir}")
 
