@@ -152,7 +152,7 @@ def test_other_mistakes_of_type_are_named(model):
         model.encode(5)
     with pytest.raises(picogpt.UserError, match="nsamples must be a whole number, 1 or more, found '2'"):
         model.samples("ROMEO:", "2")
-    with pytest.raises(picogpt.UserError, match="temperature must be 0 .greedy. or more, found '0.7'"):
+    with pytest.raises(picogpt.UserError, match=r"temperature must be 0 .greedy. or more, found '0.7'"):
         model.generate("ROMEO:", temperature="0.7")
 
 
