@@ -76,13 +76,13 @@ def main() -> None:
     least = numpy + parts["second pass"]
     print(f'python gpt2.py "..." --n_tokens_to_generate 1    {1000 * whole:6.0f} ms')
     print(f'python -c "import numpy" + the pass itself       {1000 * least:6.0f} ms')
-    print(f"the one in terms of the other (goal: at most 2)  {whole / least:6.2f}")
+    print(f"ratio (goal: 2 or less)                          {whole / least:6.2f}")
     print("where it goes:")
     for name, value in {"python -c pass": seconds("-c", "pass"), **parts}.items():
         print(f"    {name:45}{1000 * value:6.1f} ms")
     memory = peak_memory(*command) / 1e6
     weights = store.n_bytes(openai.HPARAMS["124M"]) / 1e6
-    print(f"resident memory: {memory:.0f} MB, {memory - weights:.0f} MB more than the weights (goal: at most 150)")
+    print(f"resident memory: {memory:.0f} MB, {memory - weights:.0f} MB more than the weights (goal: 150 or less)")
 
 
 if __name__ == "__main__":
