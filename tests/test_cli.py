@@ -233,6 +233,7 @@ MISTAKES = [
     ("-model 124M", "unknown flag -model: did you mean --model_size?"),
     ("--ntokens=3", "unknown flag --ntokens: did you mean --n_tokens_to_generate?"),
     ("--max-tokens=3", "unknown flag --max-tokens: did you mean --n_tokens_to_generate?"),
+    ("--modle=3", "unknown flag --modle: did you mean --model_size?"),
     ("--topk 3", "unknown flag --topk: did you mean --top_k?"),
     ("--Seed 1", "unknown flag --Seed: did you mean --seed?"),
     ("--samples 3", "unknown flag --samples: did you mean --nsamples?"),
