@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -50,10 +49,8 @@ def main(
         picogpt prompts.txt -m shakespeare
         picogpt prompts.txt -m shakespeare -t 0.7 -s 1 -o texts.jsonl
     """
-    if batch_size < 1:
-        raise UserError(f"batch_size must be 1 or more, found {batch_size}")
-    if n_tokens_to_generate < 0:
-        raise UserError(f"n_tokens_to_generate must be 0 or more, found {n_tokens_to_generate}")
+    cli.at_least(1, batch_size=batch_size)
+    cli.at_least(0, n_tokens_to_generate=n_tokens_to_generate)
     prompts = read_prompts(Path(input_file))
     model = open_model(model_size, models_dir)
     inputs = encoded(prompts, model, n_tokens_to_generate, input_file)
@@ -118,7 +115,7 @@ def encoded(prompts: Sequence[str], model: Model, n_tokens_to_generate: int, inp
 def fingerprint(model: Model) -> str:
     """A digest of a model's hyperparameters and tokenizer."""
     parts = [model.hparams, model.encoder.encoder, list(model.encoder.bpe_ranks)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return files.sha256(json.dumps(parts).encode())
 
 
 def taken(events: Iterable[tuple[int, int | None]], complete: Callable[[int, list[int]], Any]) -> Iterator[int]:
