@@ -524,6 +524,7 @@ def test_help_shows_every_flag_once(monkeypatch):
         '\n\nExamples:\n  python gpt2.py "ROMEO:"',
         '\n  echo "JULIET:" | python gpt2.py ',
         "\n  python -m picogpt.batch ",
+        "\n  python -m picogpt.explain ",
         "\n  python -m picogpt.verify ",
     ):
         assert line in text
@@ -572,7 +573,9 @@ def test_the_version_is_printed(capsys):
 
 
 @pytest.mark.parametrize("flags", [[], ["-OO"]])
-@pytest.mark.parametrize("way", [["gpt2.py"], ["-m", "picogpt"], ["-m", "picogpt.batch"], ["-m", "picogpt.verify"]])
+@pytest.mark.parametrize(
+    "way", [["gpt2.py"], *(["-m", f"picogpt{name}"] for name in ("", ".batch", ".explain", ".verify"))]
+)
 def test_every_command_has_help(flags, way):
     process = subprocess.run([sys.executable, *flags, *way, "--help"], capture_output=True, text=True, cwd=ROOT)
     assert (process.stderr, process.returncode) == ("", 0)

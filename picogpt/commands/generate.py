@@ -43,6 +43,7 @@ def main(
 
     Other commands:
         python -m picogpt.batch     continue every prompt of a file
+        python -m picogpt.explain   show what a model thinks of a text
         python -m picogpt.verify    check every byte of a model's files
     """
     cli.at_least(1, nsamples=nsamples)
