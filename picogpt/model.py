@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from picogpt import gpt2, utils
-from picogpt.arrays import Array, ArrayLike, Params
+from picogpt.arrays import Array, ArrayLike, Edits, Params
 from picogpt.encoder import Encoder
 from picogpt.errors import UserError
 from picogpt.sampling import Sampling
+
+if TYPE_CHECKING:
+    from picogpt.insight.trace import Trace
 
 
 def load(model_size: str | Path = "124M", models_dir: str | Path | None = None) -> Model:
@@ -99,6 +102,27 @@ class Model:
         gpt2.check_request(ids, self.params, 0)
         return gpt2.gpt2(ids, **self.params, n_head=self.hparams["n_head"])
 
+    def trace(
+        self, text: str | Sequence[int], *, keep: str | Collection[str] | None = None, edit: Edits | None = None,
+        limit: int = 2 << 30,
+    ) -> Trace:  # fmt: skip
+        """Run a text through the model and keep its activations by name: see docs/inside.md.
+
+        keep: the names to keep, as "h3.attn.z", "attn.z" for all layers, or "h3.*"; by default all but attn.result
+        edit: {name: function}: each function gets an array of its own and returns the one to go on with, or changes
+            it in place; an array or a number takes the activation's place
+        limit: the largest number of bytes that may be kept
+
+        Raises UserError for unknown names, and before anything is computed if the trace would be larger than limit.
+
+        >>> trace = load("shakespeare").trace("To be, or not to be")
+        >>> trace["h3.attn.pattern"].shape, trace["logits"].shape
+        ((6, 7, 7), (7, 1024))
+        """
+        from picogpt.insight.trace import trace
+
+        return trace(self, text, keep=keep, edit=edit, limit=limit)
+
     def generate(self, prompt: str | Sequence[int], n_tokens_to_generate: int = 40, **settings: Any) -> str:
         """The text that follows a prompt: n_tokens_to_generate tokens, or fewer if the model ends the text.
 
@@ -143,18 +167,25 @@ class Model:
 
     def generate_ids(
         self, prompt: str | Sequence[int], n_tokens_to_generate: int = 40, *,
-        lookahead: bool = True, draft: Model | None = None, **settings: Any,
+        lookahead: bool = True, draft: Model | None = None, edit: Edits | None = None, **settings: Any,
     ) -> Iterator[int]:  # fmt: skip
         """The token ids that follow a prompt, each as soon as it is known.
 
         lookahead: guess the next tokens when the text repeats itself, and verify them: the same ids, faster
         draft: a smaller model with the same vocabulary that guesses instead
+        edit: changes of activations on the way, as in `trace`; without cache and guesses, so much slower
         """
         from picogpt.decoding import lookahead as ahead
 
         sampling, ids = Sampling(**settings), self.prompt_ids(prompt, n_tokens_to_generate, draft)
         request = ids, self.params, self.hparams["n_head"], n_tokens_to_generate
         stop_id = self.encoder.end_of_text
+        if edit is not None:
+            from picogpt.insight import traced
+
+            if draft is not None:
+                raise UserError("edit: expected no draft, found one: its guesses cannot be edited, so leave one out")
+            return traced.generate(*request, edit=edit, sampling=sampling, stop_id=stop_id)
         if draft is not None:
             max_length = len(ids) + n_tokens_to_generate
             guesser = ahead.DraftModel(ids, draft.params, draft.hparams["n_head"], max_length)

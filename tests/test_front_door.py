@@ -15,6 +15,7 @@ import pytest
 
 import picogpt
 from picogpt import gpt2
+from picogpt.insight.trace import Trace
 from picogpt.model import Model, open_model
 from picogpt.weights import store
 from tests.helpers import ROOT, SHAKESPEARE, TINY, make_model
@@ -232,7 +233,7 @@ def test_type_hints_hold_at_run_time(function):
     if inspect.isclass(function):
         inspect.get_annotations(function, eval_str=True)  # its own, and not those of a library's class above it
     else:
-        typing.get_type_hints(function)
+        typing.get_type_hints(function, localns={"Trace": Trace})  # model.py imports it only when it is used
 
 
 @pytest.mark.parametrize("name", ["picogpt", *MODULES])

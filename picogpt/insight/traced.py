@@ -1,0 +1,167 @@
+"""The model once more, written plainly, with a name at every step: the pass that traces and edits go through.
+
+Each `tap(name, x)` hands an activation out and takes it back, perhaps changed. gpt2.py has none of this: its pass stays
+short and loses no time to names that nobody asked for, and it may skip what a trace must show, since it writes over
+arrays, computes attention in blocks and only what is wanted. So the traced pass is this page, in the order of
+reference.py, made of the small functions of gpt2.py. The tests hold the two passes, reference.py and transformers to
+the same numbers. There is no cache: all positions are computed, so that each is there to be seen or changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from picogpt.arrays import Array, ArrayLike, Edit, Edits, Params
+from picogpt.errors import UserError
+from picogpt.gpt2 import attention_scores, check_request, gelu, layer_norm, linear, logits, softmax
+from picogpt.insight.names import all_names, find
+from picogpt.sampling import GREEDY, Sampling
+
+
+class Taps:
+    """What happens to the activations of a pass: an edit to those in `edit`, and those in `keep` are kept.
+
+    >>> tap = Taps(keep={"h0.attn.z"}, edit={"h0.attn.z": lambda z: 2 * z})
+    >>> tap("h0.attn.z", np.float32([1, 2]))
+    array([2., 4.], dtype=float32)
+    >>> tap.kept
+    {'h0.attn.z': array([2., 4.], dtype=float32)}
+    """
+
+    def __init__(self, keep: Collection[str] = (), edit: Edits | None = None):
+        self.keep, self.edit = keep, edit or {}
+        self.kept: dict[str, Array] = {}
+
+    def __call__(self, name: str, x: Array) -> Array:
+        if name in self.edit:
+            x = edited(name, x, self.edit[name])
+        if name in self.keep:
+            x.flags.writeable = False  # the pass goes on with the same array
+            self.kept[name] = x
+        return x
+
+    def wants(self, name: str) -> bool:
+        return name in self.edit or name in self.keep
+
+    def inside(self, scope: str) -> Tap:
+        """A tap for a part of the model, which need not know where it stands."""
+        return Tap(self, f"{scope}.")
+
+
+class Tap:
+    """The taps of one block: its names begin with `scope`."""
+
+    def __init__(self, taps: Taps, scope: str):
+        self.taps, self.scope = taps, scope
+
+    def __call__(self, name: str, x: Array) -> Array:
+        return self.taps(self.scope + name, x)
+
+    def wants(self, name: str) -> bool:
+        return self.taps.wants(self.scope + name)
+
+
+def edited(name: str, x: Array, edit: Edit) -> Array:
+    """An activation after an edit. Raises UserError if the edit gives no numbers, or another shape."""
+    own = x.copy()
+    new = edit(own) if callable(edit) else edit
+    new = own if new is None else new  # changed in place
+    try:
+        return np.broadcast_to(np.asarray(new, np.float32), x.shape).copy()
+    except (TypeError, ValueError):
+        found = f"shape {list(np.shape(new))}" if isinstance(new, np.ndarray) else f"{new!r:.60}"
+        raise UserError(f"edit of {name}: expected numbers of shape {list(x.shape)}, found {found}") from None
+
+
+def gpt2(ids: ArrayLike, wte: Array, wpe: Array, blocks: list[Params], ln_f: Params, n_head: int, tap: Taps) -> Array:
+    # [n_seq] -> [n_seq, n_vocab]
+    """The logits of the token after each position, as gpt2.gpt2 computes them."""
+    ids = np.asarray(ids)
+    x = tap("wte", wte[ids]) + tap("wpe", wpe[np.arange(len(ids))])
+    for layer, block in enumerate(blocks):
+        x = transformer_block(x, **block, n_head=n_head, tap=tap.inside(f"h{layer}"))
+    x = tap("ln_f", layer_norm(x, **ln_f))
+    return tap("logits", logits(x, wte))
+
+
+def transformer_block(
+    x: Array, mlp: Params, attn: Params, ln_1: Params, ln_2: Params, n_head: int, tap: Tap
+) -> Array:  # [n_seq, n_embd] -> [n_seq, n_embd]
+    x = tap("resid_pre", x)
+    x = x + mha(tap("ln_1", layer_norm(x, **ln_1)), **attn, n_head=n_head, tap=tap)
+    x = tap("resid_mid", x)
+    x = x + ffn(tap("ln_2", layer_norm(x, **ln_2)), **mlp, tap=tap)
+    return tap("resid_post", x)
+
+
+def mha(x: Array, c_attn: Params, c_proj: Params, n_head: int, tap: Tap) -> Array:  # [n_seq, n_embd] -> the same
+    n_seq, n_embd = x.shape
+    qkv = tap("attn.c_attn", linear(x, **c_attn))  # [n_seq, 3*n_embd]
+    q, k, v = np.moveaxis(qkv.reshape(n_seq, 3, n_head, n_embd // n_head), (-3, -2), (0, -3))
+    q, k, v = tap("attn.q", q), tap("attn.k", k), tap("attn.v", v)  # 3 x [n_head, n_seq, d_head]
+    scores = tap("attn.scores", attention_scores(q, k) + later(n_seq))  # [n_head, n_q, n_k]
+    z = tap("attn.z", tap("attn.pattern", softmax(scores)) @ v)  # [n_head, n_seq, d_head]
+    if tap.wants("attn.result"):
+        result = tap("attn.result", head_results(z, c_proj["w"]))  # [n_head, n_seq, n_embd]
+        return tap("attn.c_proj", result.sum(axis=0) + c_proj["b"])
+    return tap("attn.c_proj", linear(z.swapaxes(0, 1).reshape(n_seq, n_embd), **c_proj))
+
+
+def later(n_seq: int) -> Array:  # -> [n_seq, n_seq]
+    """-1e10 at the keys that are later than the query, which gives them a weight of 0."""
+    return np.triu(np.full((n_seq, n_seq), -1e10, np.float32), k=1)
+
+
+def head_results(z: Array, w: Array) -> Array:  # [n_head, n_seq, d_head], [n_embd, n_embd] -> [n_head, n_seq, n_embd]
+    """What each head adds to the residual stream: its own rows of c_proj multiply it."""
+    n_head, _, d_head = z.shape
+    return z @ w.reshape(n_head, d_head, -1)
+
+
+def ffn(x: Array, c_fc: Params, c_proj: Params, tap: Tap) -> Array:  # [n_seq, n_embd] -> [n_seq, n_embd]
+    a = tap("mlp.gelu", gelu(tap("mlp.c_fc", linear(x, **c_fc))))  # [n_seq, 4*n_embd]
+    return tap("mlp.c_proj", linear(a, **c_proj))
+
+
+def check_edits(edit: Edits | None, n_layer: int) -> dict[str, Any]:
+    """Edits by full names. Raises UserError for a name that is unknown, or meant twice."""
+    checked: dict[str, Any] = {}
+    if not isinstance(edit, Mapping | None):
+        raise UserError(f"edit: expected a dict of names and functions, found {edit!r:.60}")
+    for wanted, change in (edit or {}).items():
+        for name in find(wanted, all_names(n_layer)):
+            if name in checked:
+                raise UserError(f"edit: expected one edit of {name}, found two: {wanted} stands for it as well")
+            checked[name] = change
+    return checked
+
+
+def generate(
+    inputs: ArrayLike, params: Params, n_head: int, n_tokens_to_generate: int, *,
+    edit: Edits, sampling: Sampling = GREEDY, stop_id: int | None = None,
+) -> Iterator[int]:  # fmt: skip
+    """As gpt2.generate, with edits. There is no cache: each step computes all positions again.
+
+    So an edit sees the whole text so far, and a step takes as long as a pass over it: use it for short texts.
+    """
+    check_request(inputs, params, n_tokens_to_generate)
+    tap = Taps(edit=check_edits(edit, len(params["blocks"])))
+    return _generate(np.asarray(inputs).tolist(), params, n_head, n_tokens_to_generate, tap, sampling, stop_id)
+
+
+def _generate(
+    ids: list[int], params: Params, n_head: int, n_tokens_to_generate: int, tap: Taps, sampling: Sampling,
+    stop_id: int | None,
+) -> Iterator[int]:  # fmt: skip
+    rngs = sampling.rngs(1)
+    for _ in range(n_tokens_to_generate):
+        with np.errstate(all="ignore"):  # next_ids finds numbers that are not finite
+            at = gpt2(ids, **params, n_head=n_head, tap=tap)[-1]  # [n_vocab]
+        next_id = int(sampling.next_ids(at, rngs))
+        if next_id == stop_id:
+            return
+        yield next_id
+        ids.append(next_id)
