@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 def load(model_size: str | Path = "124M", models_dir: str | Path | None = None) -> Model:
     """A model by its name: 124M, 355M, 774M or 1558M, shakespeare (bundled), or the path of a directory.
 
+    hf:OWNER/NAME is a GPT-2 of the Hugging Face Hub. It needs the package huggingface_hub, and is kept in its cache.
+
     OpenAI's models are downloaded and converted when they are used for the first time. They are kept in models_dir, by
     default PICOGPT_MODELS_DIR or "models". Raises UserError if that fails.
 

@@ -70,7 +70,7 @@ def load_encoder_and_hparams(
     encoder = place.source.read_encoder(hparams)
     if (largest := max(encoder.decoder, default=-1)) >= hparams["n_vocab"]:
         raise UserError(
-            f"{place.directory}: expected ids below {hparams['n_vocab']} (the size of the vocabulary in the "
+            f"{place.source.directory}: expected ids below {hparams['n_vocab']} (the size of the vocabulary in the "
             f"hyperparameters), found {largest}: put the tokenizer there that belongs to the model"
         )
     return encoder, hparams

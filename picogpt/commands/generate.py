@@ -26,7 +26,8 @@ def main(
 
     Model:
         model_size: 124M, 355M, 774M or 1558M (downloaded when first used), shakespeare (bundled), the name of a
-            directory in models_dir, or the path of one, as ./NAME, in OpenAI's or Hugging Face's form
+            directory in models_dir, or the path of one, as ./NAME, in OpenAI's or Hugging Face's form, or hf:OWNER/NAME
+            for a model of the Hugging Face Hub
         models_dir: the directory of models; by default PICOGPT_MODELS_DIR, or else models
         delete_checkpoint: delete OpenAI's checkpoint once the weights are converted: half the disk space
 

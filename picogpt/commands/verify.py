@@ -22,7 +22,7 @@ def main(model_size: str, *, models_dir: str | None = None) -> None:
     _, hparams = load_encoder_and_hparams(model_size, models_dir, fetch=False)
     place = find(model_size, models_dir)
     if published := place.source.verify():
-        cli.write([f"{place.directory}: {', '.join(published)}: nothing differs from what is known of OpenAI's files"])
+        cli.write([f"{place.directory}: {', '.join(published)}: nothing differs from what was published"])
     n_tensors, n_bytes = store.verify_params(place.home, hparams)
     params = place.home / store.PARAMS_DIR
     cli.write([f"{params}: {n_tensors} tensors, {files.size(n_bytes)}: every byte as it was written"])

@@ -30,6 +30,7 @@ RETRIED = (429, 500, 502, 503, 504)
 OVERLAP = 1 << 14  # bytes that a resumed download asks for again
 
 WEIGHTS_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models"
+COPIES = {"124M": "gpt2", "355M": "gpt2-medium", "774M": "gpt2-large", "1558M": "gpt2-xl"}  # on the Hugging Face Hub
 
 # the largest sizes in bytes of files of unknown size; OpenAI's have at most 91, 77, 16 kB and 1.8 MB
 LIMITS = {"hparams.json": 1 << 12, "checkpoint": 1 << 12, "model.ckpt.index": 1 << 20}
@@ -237,7 +238,9 @@ def _wait(error: AgainError | NetworkError, url: str, failures: int) -> None:
 
 
 def _give_up(url: str, part: Part, reason: str) -> UserError:
+    directory = part.goal.parent
+    copy = f"--model_size hf:openai-community/{COPIES.get(directory.name, 'gpt2')}"
     return UserError(
-        f"cannot fetch {url} ({reason}): run again to continue, put the file into {part.goal.parent} by hand, "
-        "or use the bundled model, which needs no network: --model_size shakespeare"
+        f"cannot fetch {url} ({reason}): run again to continue, put the file into {directory} by hand, take Hugging "
+        f"Face's copy: {copy}, or use the bundled model, which needs no network: --model_size shakespeare"
     )

@@ -11,6 +11,7 @@ from picogpt.errors import UserError
 from picogpt.weights import openai, store
 from picogpt.weights.source import Source
 
+HUB = "hf:"
 MODEL_SIZES = tuple(openai.HPARAMS)
 ALIASES = {size.lower(): size for size in MODEL_SIZES} | {
     "gpt2": "124M",
@@ -23,7 +24,7 @@ ALIASES = {size.lower(): size for size in MODEL_SIZES} | {
 class Place:
     """Where a model is.
 
-    name  OpenAI's name for it if it is one of theirs, else None
+    name  OpenAI's name for it if it is one of theirs, its name on the Hub (hf:...) if it comes from there, else None
     """
 
     def __init__(self, directory: Path, models_dir: Path, name: str | None = None):
@@ -34,6 +35,10 @@ class Place:
     @cached_property
     def source(self) -> Source:
         """The source that reads this directory. Formats are told apart only here."""
+        if self.name is not None and self.name.startswith(HUB):
+            from picogpt.weights import hub
+
+            return hub.Checkpoint(self.directory, self.name)
         if self.name is not None:
             return openai.Published(self.directory, self.name)
         has_config, has_hparams = (files.is_there(self.directory / f"{name}.json") for name in ("config", "hparams"))
@@ -58,16 +63,22 @@ class Place:
         if self.is_ours or self.is_bundled or files.is_dir(self.directory / store.PARAMS_DIR):
             return self.directory
         full = self.directory.resolve()
-        return cache_dir() / "converted" / f"{full.name[:40]}-{files.sha256(os.fsencode(full))[:12]}"
+        label = (self.name or full.name).removeprefix(HUB).partition("@")[0].replace("/", "--")
+        return cache_dir() / "converted" / f"{label[:40]}-{files.sha256(os.fsencode(full))[:12]}"
 
 
 def find(model: str | os.PathLike[str], models_dir: str | os.PathLike[str] | None) -> Place:
     """A model in models_dir, a bundled one, or one of OpenAI's that has not been downloaded yet.
 
-    A name never leads out of models_dir. With a separator in it, as in ./x, /x/y or ~/x, it is the path of a directory.
+    A name never leads out of models_dir. With a separator in it, as in ./x, /x/y or ~/x, it is the path of a directory,
+    but hf:OWNER/NAME and hf:OWNER/NAME@REVISION are models of the Hugging Face Hub, in the cache of huggingface_hub.
     Raises UserError if there is no such model.
     """
     name, parent = os.fspath(model), _models_dir(models_dir)
+    if name.startswith(HUB):
+        from picogpt.weights import hub
+
+        return Place(hub.snapshot(name), parent, name)
     if os.sep in name or (os.altsep and os.altsep in name):
         return Place(_existing_directory(name), parent)
     if name in ("", ".", "..") or "\\" in name or Path(name).name != name:

@@ -25,6 +25,7 @@ from picogpt.weights.source import Source
 from picogpt.weights.tensorfile import READ, TensorFile
 from picogpt.weights.tokenizer_json import read_encoder
 
+CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # if the weights are split over several files
 
@@ -60,7 +61,7 @@ class Checkpoint(Source):
 
     def read_hparams(self) -> dict[str, int]:
         """A config's hyperparameters by OpenAI's names. Raises UserError for a feature that is not supported."""
-        path = self.directory / "config.json"
+        path = self.directory / CONFIG
         config = files.read_object(path)
         if (found := config.get("model_type")) != "gpt2":
             raise UserError(f"{path}: expected the model_type gpt2, found {files.quoted(found)}: only GPT-2 can be run")
@@ -84,9 +85,9 @@ class Checkpoint(Source):
     def _weight_files(self) -> list[Path]:
         if files.is_there(self.directory / WEIGHTS):
             return [self.directory / WEIGHTS]
-        if not files.is_there(path := self.directory / INDEX):
+        if not files.is_there(self.directory / INDEX):
             return []
-        names = _file_names(files.read_object(path, files.TABLE).get("weight_map"), path)
+        names = file_names(self.directory / INDEX)
         for name in names:
             if not files.is_there(self.directory / name):
                 raise UserError(f"{self.directory}: expected the file {name}, which {INDEX} names and which is missing")
@@ -116,8 +117,9 @@ def _refused(path: Path, key: str, expected: str, found: Any) -> UserError:
     return UserError(f"{path}: expected {key} {expected}, found {files.quoted(found)}: this is not supported")
 
 
-def _file_names(weight_map: Any, path: Path) -> list[str]:
-    """The names of the files in an index, which must be in its directory."""
+def file_names(path: Path) -> list[str]:
+    """The names of the files in an index, which must be in its directory. Raises UserError."""
+    weight_map = files.read_object(path, files.TABLE).get("weight_map")
     names: list[Any] = list(weight_map.values()) if isinstance(weight_map, dict) else [None]
     for name in names:
         if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name or "\\" in name:

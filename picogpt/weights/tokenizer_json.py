@@ -14,6 +14,8 @@ from picogpt import files
 from picogpt.encoder import Encoder, bytes_to_unicode, get_encoder
 from picogpt.errors import UserError
 
+FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json")
+
 # key in tokenizer.json: the values that mean GPT-2's tokenizer; None also stands for a key that is missing
 EXPECTED: dict[str, tuple[Any, ...]] = {
     "model.type": ("BPE", None),
