@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import doctest
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,8 +16,10 @@ import picogpt
 from picogpt import reference
 from picogpt.errors import UserError
 from picogpt.insight import names
+from picogpt.insight.induction import induction_scores
+from picogpt.insight.traced import later
 from picogpt.model import Model
-from picogpt.weights import store
+from picogpt.weights import shapes, store
 from tests.helpers import ROOT, SHAKESPEARE
 
 TEXT = "To be, or not to be"  # 7 tokens
@@ -142,6 +146,60 @@ def their_model(torch, transformers, model):
     state = {name: torch.tensor(np.array(tensor)) for name, tensor in state.items()}
     missing, unexpected = theirs.load_state_dict(state, strict=False)
     assert (missing, unexpected) == (["lm_head.weight"], [])
+    return theirs
+
+
+def test_transformer_lens_has_the_same_under_its_names(tiny):
+    """Version 4 no longer takes weights of one's own."""
+    why = "pip install 'transformer_lens<4' better_abc"
+    lens = pytest.importorskip("transformer_lens.HookedTransformer", reason=why, exc_type=ImportError)
+    theirs = their_lens(lens, tiny)
+    trace = tiny.trace(TEXT, keep="*")
+    seen = theirs.run_with_cache(np_to_torch(trace.ids))[1]
+    named = {names.in_transformer_lens(name): name for name in trace}
+    assert {name for name in seen if "hook_scale" not in name} == {name for name in named if name}
+    for theirs, ours in named.items():
+        if theirs:
+            array = seen[theirs][0].detach().numpy()
+            array = np.moveaxis(array, 1, 0) if ours.endswith((".q", ".k", ".v", ".z", ".result")) else array
+            close(trace[ours], np.where(np.isinf(array), np.float32(-1e10), array))
+
+
+def np_to_torch(array):
+    import torch
+
+    return torch.tensor(np.array(array))
+
+
+def their_lens(lens, model):
+    h = model.hparams
+    from transformer_lens.HookedTransformerConfig import HookedTransformerConfig
+
+    config = HookedTransformerConfig(
+        n_layers=h["n_layer"], d_model=h["n_embd"], n_ctx=h["n_ctx"], n_heads=h["n_head"], d_vocab=h["n_vocab"],
+        d_head=h["n_embd"] // h["n_head"], d_mlp=4 * h["n_embd"], act_fn="gelu_new", normalization_type="LN",
+        use_attn_result=True, init_weights=False, device="cpu", default_prepend_bos=False,
+    )  # fmt: skip
+    p = model.params
+    state = {"embed.W_E": p["wte"], "pos_embed.W_pos": p["wpe"], "unembed.W_U": p["wte"].T}
+    state |= {"unembed.b_U": np.zeros(h["n_vocab"]), "ln_final.w": p["ln_f"]["g"], "ln_final.b": p["ln_f"]["b"]}
+    for i, block in enumerate(p["blocks"]):
+        c_attn, c_proj = block["attn"]["c_attn"], block["attn"]["c_proj"]
+        for name, w, b in zip("QKV", np.split(c_attn["w"], 3, -1), np.split(c_attn["b"], 3), strict=True):
+            w, b = np.split(w, h["n_head"], -1), np.split(b, h["n_head"])
+            state |= {f"blocks.{i}.attn.W_{name}": np.stack(w), f"blocks.{i}.attn.b_{name}": np.stack(b)}
+        w_o = np.stack(np.split(c_proj["w"], h["n_head"]))
+        state |= {f"blocks.{i}.attn.W_O": w_o, f"blocks.{i}.attn.b_O": c_proj["b"]}
+        for name, layer in (("in", block["mlp"]["c_fc"]), ("out", block["mlp"]["c_proj"])):
+            state |= {f"blocks.{i}.mlp.W_{name}": layer["w"], f"blocks.{i}.mlp.b_{name}": layer["b"]}
+        for n in (1, 2):
+            norm = block[f"ln_{n}"]
+            state |= {f"blocks.{i}.ln{n}.w": norm["g"], f"blocks.{i}.ln{n}.b": norm["b"]}
+    theirs = lens.HookedTransformer(config)
+    missing, unexpected = theirs.load_state_dict(
+        {name: np_to_torch(np.float32(tensor)) for name, tensor in state.items()}, strict=False
+    )
+    assert unexpected == [] and {name.split(".")[-1] for name in missing} == {"mask", "IGNORE"}
     return theirs
 
 
@@ -478,3 +536,59 @@ def test_the_table_of_the_page_has_every_name():
         (name, kind.shape.replace(" ", ", "), names.in_transformer_lens(name), kind.meaning)
         for name, kind in known.items()
     ]
+
+
+# induction heads
+
+
+def induction_by_hand(encoder):
+    """A model of two blocks that continues as the text went before: weights that were written, not learned.
+
+    A hidden state has three parts of 32 numbers: the token, its position, and the token before, each as a one among
+    zeros. Head 0 of block 0 looks one position back and writes that token into the third part. Head 0 of block 1 looks
+    for a position whose third part is the current token, and adds the token there, which came next, to the first part.
+    """
+    n, eye = 32, np.eye(32, dtype=np.float32)
+    hparams = {"n_vocab": n, "n_ctx": n, "n_embd": 3 * n, "n_head": 1, "n_layer": 2}
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in shapes.param_shapes(hparams).items()}
+    token, position, before = (slice(i * n, (i + 1) * n) for i in range(3))
+    q, k, v = (3 * n * i for i in range(3))
+    zeros["wte"][:, token], zeros["wpe"][:, position] = eye, eye
+    for name, tensor in zeros.items():
+        if name.endswith("/g"):
+            tensor[:] = 1
+    shift = np.roll(eye, 1, axis=0)  # position i looks for position i - 1
+    for layer, reads, finds, keys, into in ((0, position, shift, position, before), (1, token, eye, before, token)):
+        w = zeros[f"h{layer}/attn/c_attn/w"]
+        w[reads, q : q + n], w[keys, k : k + n], w[token, v : v + n] = 30 * finds, eye, eye
+        zeros[f"h{layer}/attn/c_proj/w"][:n, into] = eye
+    return Model(encoder, hparams, store.nested(zeros))
+
+
+def test_a_head_that_was_made_for_it_is_found(model):
+    made = induction_by_hand(model.encoder)
+    scores = induction_scores(made, n_tokens=12)
+    assert scores.shape == (2, 1) and scores[1, 0] > 0.95 and scores[0, 0] < 0.1  # the first token has none before it
+    text = [7, 3, 14, 15, 9, 26, 5, 3]
+    assert list(made.generate_ids(text, 5)) == [14, 15, 9, 26, 5]
+    assert list(made.generate_ids(text, 5, edit={"h1.attn.z": 0})) != [14, 15, 9, 26, 5]
+
+
+def test_the_bundled_model_has_none(model):
+    """As docs/inside.md says: no head looks there much more than one that looks everywhere alike."""
+    scores = induction_scores(model)
+    assert scores.shape == (6, 6) and scores.max() < 0.03
+    alike = model.trace([0] * 100, keep="attn.pattern", edit={"attn.scores": later(100)}).patterns
+    assert np.diagonal(alike, -49, -2, -1)[..., 1:].mean() == pytest.approx(1 / 75, rel=0.05)
+
+
+@pytest.mark.parametrize("n_tokens", [1, 129, 0, -5])
+def test_a_length_that_does_not_fit_twice_is_refused(model, n_tokens):
+    with pytest.raises(UserError, match=f"n_tokens must lie between 2 and 128, found {n_tokens}"):
+        induction_scores(model, n_tokens)
+
+
+def test_generation_without_edits_does_not_load_what_traces_need():
+    code = "import sys, picogpt; picogpt.load('shakespeare').generate('ROMEO:', 2); print([*sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert "picogpt.gpt2" in done.stdout and "insight" not in done.stdout
