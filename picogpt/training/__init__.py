@@ -1,0 +1,1 @@
+"""Training in NumPy: gradients, the optimizer, data and the loop."""

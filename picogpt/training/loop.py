@@ -1,0 +1,72 @@
+"""The loop of a run: steps, evaluation, checkpoints, and an end that loses nothing."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from picogpt.errors import UserError
+from picogpt.training.data import Data
+from picogpt.training.run import Row, Run
+from picogpt.training.trainer import Step, Trainer
+
+
+def fit(
+    trainer: Trainer, run: Run, data: Data, held_out: Data, evaluate_every: int,
+    on_step: Callable[[Step], None] = lambda step: None, on_row: Callable[[Row], None] = lambda row: None,
+) -> None:  # fmt: skip
+    """Train to the last step of the settings. Every `evaluate_every` steps, and at the end, there is a checkpoint.
+
+    Ctrl-C saves a checkpoint after the step that is being done, and raises KeyboardInterrupt. A second one does so at
+    once. Raises UserError if a loss is not finite, or a file cannot be written; the last checkpoint stays.
+    """
+    run.restore(trainer)
+    last = trainer.settings.steps
+    with interrupted() as is_interrupted:
+        while trainer.step < last:
+            started = time.perf_counter()
+            step = _train(trainer, run, data)
+            run.count(step, time.perf_counter() - started)
+            on_step(step)
+            if trainer.step % evaluate_every == 0 or trainer.step == last:
+                on_row(run.add_row(trainer, step, trainer.loss(held_out)))
+                run.save_state(trainer)
+            if is_interrupted():
+                run.save_state(trainer)
+                raise KeyboardInterrupt
+
+
+def _train(trainer: Trainer, run: Run, data: Data) -> Step:
+    try:
+        return trainer.train(data)
+    except UserError as error:
+        saved = f"the model in {run.directory} is that of step {run.rows[-1]['step']:.0f}" if run.rows else ""
+        raise UserError(f"{error}{'; ' * bool(saved)}{saved}") from None
+
+
+@contextmanager
+def interrupted() -> Iterator[Callable[[], bool]]:
+    """A function that tells whether Ctrl-C was pressed. Only the second one raises KeyboardInterrupt.
+
+    Nothing changes in a thread other than the main one, which gets no signals.
+    """
+    pressed = False
+
+    def press(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    try:
+        before = signal.signal(signal.SIGINT, press)
+    except ValueError:  # not the main thread
+        yield lambda: False
+        return
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
