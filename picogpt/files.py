@@ -113,12 +113,12 @@ def try_to_lock(descriptor: int, wait: bool) -> bool:
 
 
 @contextmanager
-def explained(directory: Path) -> Iterator[None]:
+def explained(directory: Path, advice: str = ROOM) -> Iterator[None]:
     """Turn an OSError from writing to a directory into a UserError."""
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write to {directory}: {error.strerror or error}: {ROOM}") from None
+        raise UserError(f"cannot write to {directory}: {error.strerror or error}: {advice}") from None
 
 
 def check_space(directory: Path, needed: int, purpose: str) -> None:

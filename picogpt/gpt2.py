@@ -28,7 +28,7 @@ Weights and activations are float32. A Python float keeps an array float32; a Nu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -276,6 +276,17 @@ class KVCache:
         positions: Array = self.lengths[..., None] + np.arange(n_seq)
         return positions
 
+    @property
+    def seen(self) -> Array:  # -> [n_layer, 2, ..., n_head, length, d_head]
+        """The part of the array that the longest row fills."""
+        return self.array[..., : self.length, :]
+
+    def restore(self, seen: Array) -> None:
+        """Put back what `seen` was, or its first positions."""
+        n_seq = seen.shape[-2]
+        self.array[..., :n_seq, :] = seen
+        self.lengths[...] = n_seq
+
     def extend(self, layer: int, k: Array, v: Array) -> tuple[Array, Array]:
         """Append k and v, [..., n_head, n_seq, d_head], to each row.
 
@@ -351,14 +362,29 @@ def next_logits(
         return logits(x, params["wte"])
 
 
+def start(
+    inputs: ArrayLike, params: Params, n_head: int, max_length: int
+) -> tuple[KVCache, Array]:  # [n_seq] -> cache, [n_vocab]
+    """A cache with room for max_length positions that has seen a prompt, and the logits after the prompt.
+
+    A function of this type that knows a part of the prompt already can take its place: see decoding/prompt_file.py.
+    """
+    kv_cache = new_cache(params, n_head, max_length)
+    return kv_cache, next_logits(inputs, params, n_head, kv_cache)[-1]
+
+
+Start = Callable[[ArrayLike, Params, int, int], tuple[KVCache, Array]]
+
+
 def generate(
     inputs: ArrayLike, params: Params, n_head: int, n_tokens_to_generate: int, *,
-    sampling: Sampling = GREEDY, nsamples: int | None = None, stop_id: int | None = None,
+    sampling: Sampling = GREEDY, nsamples: int | None = None, stop_id: int | None = None, start: Start = start,
 ) -> Iterator[Any]:  # fmt: skip
     """Continue the token ids `inputs`, [n_seq], yielding each new id as soon as it is known.
 
     With nsamples, that many continuations are generated as one batch, and the prompt is computed once. Each step yields
     a list of nsamples ids. The ids end before stop_id; in a batch, a row that has ended repeats stop_id until all have.
+    `start` runs the prompt through the model.
 
     Raises UserError if the prompt and the new tokens do not fit into n_ctx, and for ids outside the vocabulary.
 
@@ -371,17 +397,16 @@ def generate(
     check_request(inputs, params, n_tokens_to_generate)
     if nsamples is not None and not (isinstance(nsamples, (int, np.integer)) and nsamples >= 1):
         raise UserError(f"nsamples must be a whole number, 1 or more, found {nsamples!r}")
-    return _generate(inputs, params, n_head, n_tokens_to_generate, sampling, nsamples, stop_id)
+    return _generate(inputs, params, n_head, n_tokens_to_generate, sampling, nsamples, stop_id, start)
 
 
 def _generate(
     inputs: ArrayLike, params: Params, n_head: int, n_tokens_to_generate: int, sampling: Sampling,
-    nsamples: int | None, stop_id: int | None,
+    nsamples: int | None, stop_id: int | None, start: Start,
 ) -> Iterator[Any]:  # fmt: skip
     if n_tokens_to_generate == 0:
         return
-    kv_cache = new_cache(params, n_head, np.size(inputs) + n_tokens_to_generate)
-    at = next_logits(inputs, params, n_head, kv_cache)[-1]  # [n_vocab]
+    kv_cache, at = start(inputs, params, n_head, np.size(inputs) + n_tokens_to_generate)
     if nsamples is not None:  # they share the prompt
         kv_cache = kv_cache.repeat(nsamples)
         at = np.repeat(at[None], nsamples, axis=0)  # [nsamples, n_vocab]

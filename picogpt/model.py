@@ -8,7 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from picogpt import gpt2, utils
+from picogpt import files, gpt2, utils
 from picogpt.arrays import Array, ArrayLike, Edits, Params
 from picogpt.encoder import Encoder
 from picogpt.errors import UserError
@@ -41,7 +41,8 @@ def load(model_size: str | Path = "124M", models_dir: str | Path | None = None) 
 def open_model(model_size: str | Path = "124M", models_dir: str | Path | None = None) -> Model:
     """As `load`, but the weights are loaded when they are first used, so that a prompt can be checked before."""
     encoder, hparams = utils.load_encoder_and_hparams(model_size, models_dir)
-    return Model(encoder, hparams, partial(utils.load_params, model_size, models_dir, hparams))
+    weights = partial(utils.load_params, model_size, models_dir, hparams)
+    return Model(encoder, hparams, weights, partial(utils.weights_fingerprint, model_size, models_dir))
 
 
 class Model:
@@ -58,10 +59,14 @@ class Model:
     generate do not fit into n_ctx.
     """
 
-    def __init__(self, encoder: Encoder, hparams: dict[str, int], params: Params | Callable[[], Params]):
+    def __init__(
+        self, encoder: Encoder, hparams: dict[str, int], params: Params | Callable[[], Params],
+        fingerprint: Callable[[], str] | None = None,
+    ):  # fmt: skip
         self.encoder = encoder
         self.hparams = hparams
         self._params = params
+        self._fingerprint = fingerprint
 
     def __repr__(self) -> str:
         h = self.hparams
@@ -74,6 +79,15 @@ class Model:
     def params(self) -> Params:
         """The weights: read-only float32 arrays in nested dicts."""
         return self._params() if callable(self._params) else self._params
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A string that identifies the hyperparameters and the weights."""
+        from picogpt.decoding.prompt_file import digest
+
+        params = self.params  # the first use writes the file that the fingerprint is taken from
+        weights = self._fingerprint() if self._fingerprint else digest(params)
+        return files.sha256(repr((sorted(self.hparams.items()), weights)).encode())
 
     def encode(self, text: str) -> list[int]:
         """The token ids of a text.
@@ -169,13 +183,15 @@ class Model:
 
     def generate_ids(
         self, prompt: str | Sequence[int], n_tokens_to_generate: int = 40, *,
-        lookahead: bool = True, draft: Model | None = None, edit: Edits | None = None, **settings: Any,
+        lookahead: bool = True, draft: Model | None = None, edit: Edits | None = None,
+        cache_prompt: str | Path | None = None, **settings: Any,
     ) -> Iterator[int]:  # fmt: skip
         """The token ids that follow a prompt, each as soon as it is known.
 
         lookahead: guess the next tokens when the text repeats itself, and verify them: the same ids, faster
         draft: a smaller model with the same vocabulary that guesses instead
         edit: changes of activations on the way, as in `trace`; without cache and guesses, so much slower
+        cache_prompt: a file that keeps the keys and values of the prompt; a text that begins with it starts at once
         """
         from picogpt.decoding import lookahead as ahead
 
@@ -187,22 +203,27 @@ class Model:
 
             if draft is not None:
                 raise UserError("edit: expected no draft, found one: its guesses cannot be edited, so leave one out")
+            if cache_prompt is not None:
+                raise UserError("edit: expected no cache_prompt, found one: its keys and values are not edited")
             return traced.generate(*request, edit=edit, sampling=sampling, stop_id=stop_id)
+        start = self._start(ids, cache_prompt)
         if draft is not None:
             max_length = len(ids) + n_tokens_to_generate
             guesser = ahead.DraftModel(ids, draft.params, draft.hparams["n_head"], max_length)
-            return ahead.generate(*request, sampling=sampling, stop_id=stop_id, guesser=guesser)
+            return ahead.generate(*request, sampling=sampling, stop_id=stop_id, guesser=guesser, start=start)
         generate = ahead.generate if lookahead else gpt2.generate
-        return generate(*request, sampling=sampling, stop_id=stop_id)
+        return generate(*request, sampling=sampling, stop_id=stop_id, start=start)
 
     def sample_ids(
-        self, prompt: str | Sequence[int], nsamples: int, n_tokens_to_generate: int = 40, **settings: Any
-    ) -> Iterator[list[int]]:
+        self, prompt: str | Sequence[int], nsamples: int, n_tokens_to_generate: int = 40, *,
+        cache_prompt: str | Path | None = None, **settings: Any,
+    ) -> Iterator[list[int]]:  # fmt: skip
         """At each step, the next ids of nsamples texts. A text that has ended repeats the end-of-text token."""
         sampling, ids = Sampling(**settings), self.prompt_ids(prompt, n_tokens_to_generate)
         return gpt2.generate(
             ids, self.params, self.hparams["n_head"], n_tokens_to_generate,
             sampling=sampling, nsamples=nsamples, stop_id=self.encoder.end_of_text,
+            start=self._start(ids, cache_prompt),
         )  # fmt: skip
 
     def batch_ids(
@@ -225,6 +246,16 @@ class Model:
         columns, end = list(steps), self.encoder.end_of_text
         rows = ([ids[row] for ids in columns] for row in range(nsamples))
         return [self.decode(takewhile(lambda token_id: token_id != end, row)) for row in rows]
+
+    def _start(self, ids: Sequence[int], cache_prompt: str | Path | None) -> gpt2.Start:
+        """What runs the prompt through the model. Raises UserError if the file is of another prompt or model."""
+        if cache_prompt is None:
+            return gpt2.start
+        from picogpt.decoding.prompt_file import PromptFile
+
+        file = PromptFile(cache_prompt, ids, self.encoder, self.hparams)
+        file.check_model(self.fingerprint)
+        return file.start
 
     def prompt_ids(
         self, prompt: str | Sequence[int], n_tokens_to_generate: int, draft: Model | None = None

@@ -7,14 +7,14 @@ from dataclasses import asdict
 from picogpt import utils
 from picogpt.commands import cli
 from picogpt.errors import UserError
-from picogpt.model import open_model
+from picogpt.model import Model, open_model
 from picogpt.sampling import GREEDY, Sampling
 
 
 def main(
     prompt: str | None = None, *, n_tokens_to_generate: int = 40, model_size: str = "124M",
     models_dir: str | None = None, sampling: Sampling = GREEDY, nsamples: int = 1, lookahead: bool = True,
-    draft_model: str | None = None, delete_checkpoint: bool = False,
+    draft_model: str | None = None, cache_prompt: str | None = None, delete_checkpoint: bool = False,
 ) -> None:  # fmt: skip
     """Continue a prompt with GPT-2: the text goes to stdout as it is generated, everything else to stderr.
 
@@ -34,6 +34,7 @@ def main(
     Advanced:
         lookahead: guess the next tokens when the text repeats itself and verify them: the same text, faster
         draft_model: a smaller model with the same vocabulary that guesses for model_size: the same text, faster
+        cache_prompt: a file that keeps the keys and values of the prompt: a text that begins with it starts at once
 
     Examples:
         picogpt "ROMEO:" -m shakespeare
@@ -57,16 +58,27 @@ def main(
     model = open_model(model_size, models_dir)
     draft = open_model(draft_model, models_dir) if draft_model else None
     ids = model.prompt_ids(text, n_tokens_to_generate, draft)
+    if cache_prompt is not None:
+        check_prompt_file(cache_prompt, ids, model)
     if delete_checkpoint:
         model.params  # noqa: B018 opened now, because it may need the checkpoint
         utils.delete_checkpoint(model_size, models_dir)
 
     settings = asdict(sampling)
     if nsamples > 1:
-        steps = model.sample_ids(ids, nsamples, n_tokens_to_generate, **settings)
+        steps = model.sample_ids(ids, nsamples, n_tokens_to_generate, cache_prompt=cache_prompt, **settings)
         steps = cli.progress(steps, n_tokens_to_generate, "token")
         cli.write_samples(model.decode_samples(steps, nsamples))
     else:
-        new_ids = model.generate_ids(ids, n_tokens_to_generate, lookahead=lookahead, draft=draft, **settings)
+        new_ids = model.generate_ids(
+            ids, n_tokens_to_generate, lookahead=lookahead, draft=draft, cache_prompt=cache_prompt, **settings
+        )
         new_ids = cli.progress(new_ids, n_tokens_to_generate, "token", beside_text=True)
         cli.write(model.encoder.decode_stream(new_ids))
+
+
+def check_prompt_file(path: str, ids: list[int], model: Model) -> None:
+    """Raise UserError if a file is there that is not of this prompt."""
+    from picogpt.decoding.prompt_file import PromptFile
+
+    PromptFile(path, ids, model.encoder, model.hparams)

@@ -17,7 +17,7 @@ import numpy as np
 
 from picogpt.arrays import Array, ArrayLike, Params
 from picogpt.errors import UserError
-from picogpt.gpt2 import check_request, new_cache, next_logits
+from picogpt.gpt2 import KVCache, Start, check_request, next_logits, start
 
 STEEPEST = 10  # length penalties up to this, of either sign, keep scores within float32
 
@@ -46,6 +46,7 @@ class Candidate(NamedTuple):
 def generate(
     inputs: ArrayLike, params: Params, n_head: int, n_tokens_to_generate: int, *,
     num_beams: int, nsamples: int = 1, length_penalty: float = 1.0, stop_id: int | None = None,
+    start: Start = start,
 ) -> list[Hypothesis]:  # fmt: skip
     """The nsamples best continuations of the token ids `inputs`, [n_seq], that num_beams beams find, the best first.
 
@@ -69,16 +70,16 @@ def generate(
         )
     if n_tokens_to_generate == 0:
         return [Hypothesis([], 0.0, False)] * nsamples
-    return _search(inputs, params, n_head, n_tokens_to_generate, num_beams, length_penalty, stop_id)[:nsamples]
+    kv_cache, at = start(inputs, params, n_head, np.size(inputs) + n_tokens_to_generate)
+    kv_cache = kv_cache.repeat(num_beams)
+    return _search(kv_cache, at[None], params, n_head, n_tokens_to_generate, length_penalty, stop_id)[:nsamples]
 
 
 def _search(
-    inputs: ArrayLike, params: Params, n_head: int, n_tokens: int, num_beams: int, length_penalty: float,
-    stop_id: int | None,
-) -> list[Hypothesis]:  # fmt: skip
-    kv_cache = new_cache(params, n_head, np.size(inputs) + n_tokens)
-    at = next_logits(inputs, params, n_head, kv_cache)  # [1, n_vocab]
-    kv_cache = kv_cache.repeat(num_beams)
+    kv_cache: KVCache, at: Array, params: Params, n_head: int, n_tokens: int, length_penalty: float, stop_id: int | None
+) -> list[Hypothesis]:
+    """Continue the rows of a cache, which are all the same, from the logits `at`, [1, n_vocab]."""
+    num_beams = len(kv_cache.lengths)
     beams: list[list[int]] = [[]]  # beams[i] is in row i of the cache
     scores = np.zeros(1, np.float32)
     finished: list[Hypothesis] = []

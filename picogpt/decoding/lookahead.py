@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from picogpt.arrays import Array, Params
-from picogpt.gpt2 import check_request, new_cache, next_logits
+from picogpt.gpt2 import Start, check_request, new_cache, next_logits, start
 from picogpt.sampling import GREEDY, Sampling
 
 NGRAM = 3  # the last tokens that must have occurred before, as a sequence, to make a guess
@@ -121,7 +121,7 @@ class DraftModel:
 
 def generate(
     inputs: list[int], params: Params, n_head: int, n_tokens_to_generate: int, *,
-    sampling: Sampling = GREEDY, stop_id: int | None = None, guesser: Guesser | None = None,
+    sampling: Sampling = GREEDY, stop_id: int | None = None, guesser: Guesser | None = None, start: Start = start,
 ) -> Iterator[int]:  # fmt: skip
     """The ids of gpt2.generate for the same arguments, faster if guesses (by default PromptLookup's) are right.
 
@@ -129,19 +129,21 @@ def generate(
     """
     check_request(inputs, params, n_tokens_to_generate)
     ids = np.asarray(inputs).tolist()
-    return _generate(ids, params, n_head, n_tokens_to_generate, sampling, stop_id, guesser or PromptLookup(ids))
+    return _generate(ids, params, n_head, n_tokens_to_generate, sampling, stop_id, guesser or PromptLookup(ids), start)
 
 
 def _generate(
-    new: list[int], params: Params, n_head: int, n_left: int, sampling: Sampling, stop_id: int | None, guesser: Guesser
-) -> Iterator[int]:
-    kv_cache = new_cache(params, n_head, len(new) + n_left)
+    prompt: list[int], params: Params, n_head: int, n_left: int, sampling: Sampling, stop_id: int | None,
+    guesser: Guesser, start: Start,
+) -> Iterator[int]:  # fmt: skip
+    if n_left == 0:
+        return
     rngs = sampling.rngs(1)
-    may_guess = False  # the first pass takes the prompt alone
-    while n_left:
-        guesses = guesser.guess(n_left - 1) if may_guess else []
-        n_past = kv_cache.length + len(new)
-        at = next_logits(new + guesses, params, n_head, kv_cache, n_last=len(guesses) + 1)
+    kv_cache, at = start(prompt, params, n_head, len(prompt) + n_left)
+    at, new = at[None], prompt  # [n_guesses + 1, n_vocab]
+    guesses: list[int] = []
+    while True:
+        n_past = kv_cache.length - len(guesses)
         may_guess, n_found = True, 0
         for row, guess in zip(at, [*guesses, None], strict=True):
             if guesses and sampling.greedy and too_close(row):
@@ -156,8 +158,12 @@ def _generate(
             n_found += 1
             if token_id != guess:
                 break
-        kv_cache.truncate(n_past + n_found - 1)  # forget wrong guesses; the last token goes through the model next
         n_left -= n_found
+        if n_left == 0:
+            return
+        kv_cache.truncate(n_past + n_found - 1)  # forget wrong guesses; the last token goes through the model next
+        guesses = guesser.guess(n_left - 1) if may_guess else []
+        at = next_logits(new + guesses, params, n_head, kv_cache, n_last=len(guesses) + 1)
 
 
 def too_close(row: Array) -> bool:  # [n_vocab]

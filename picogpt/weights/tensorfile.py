@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -132,13 +133,15 @@ def _check_places(entries: Mapping[str, Entry], size: int) -> None:
 # writing
 
 
-def save(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> None:
+def save(
+    path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str] | None = None, advice: str = files.ROOM
+) -> None:
     """Write tensors as float32, byte for byte as Hugging Face's library does, completely or not at all.
 
     One copy of a tensor is held at a time. transformers requires the metadata {"format": "pt"}. Raises UserError.
     """
-    unfinished = path.with_name(f".{path.name}.new")
-    with files.explained(path.parent):
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.new")
+    with files.explained(path.parent, advice):
         try:
             with unfinished.open("wb") as file:
                 _write(file, dict(sorted(tensors.items())), metadata)
