@@ -159,7 +159,7 @@ def test_a_file_that_is_cut_or_changed_in_its_header_is_refused(tmp_path_factory
 @pytest.mark.parametrize(
     "metadata",
     [
-        {"ids": "1 2"}, {"ids": ""}, {"ids": "x"}, {"ids": "-1 5"}, {"ids": "5 1024"}, {"ids": "9" * 5000},
+        {"ids": "1 2"}, {"ids": ""}, {"ids": "x"}, {"ids": "-1 5 6"}, {"ids": "5 6 1024"}, {"ids": "9" * 5000},
         {"format": "picogpt prompt 2"}, {"format": None}, {"model": None}, {"ids": None},
     ],
 )  # fmt: skip
