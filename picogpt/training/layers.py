@@ -196,7 +196,7 @@ def attention_backward(dy: Array, saved: Saved) -> Array:  # [..., n_seq, n_embd
     """
     q, k, v, y, blocks = saved
     n_head, n_seq, d_head = q.shape[-3:]
-    dqkv = np.empty_like(y, shape=(*y.shape[:-1], 3 * n_head * d_head))
+    dqkv: Array = np.empty_like(y, shape=(*y.shape[:-1], 3 * n_head * d_head))
     dq, dk, dv = split_heads(dqkv, n_head)
     y, dy = heads(y, n_head), heads(dy, n_head)
     for start, end, e, keep, r, r_kept in reversed(blocks):
