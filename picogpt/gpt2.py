@@ -426,16 +426,23 @@ def _generate(
 
 def check_request(inputs: ArrayLike, params: Params, n_tokens_to_generate: int) -> None:
     """Raise UserError if `inputs` is not a prompt that can be continued by this many tokens."""
+    ids = check_ids(inputs, len(params["wte"]))
+    check_length(ids.size, n_tokens_to_generate, len(params["wpe"]))
+
+
+def check_ids(inputs: ArrayLike, n_vocab: int) -> Array:  # [n_seq] -> [n_seq]
+    """Token ids as an array. Raises UserError if they are not whole numbers below n_vocab."""
     try:
         ids = np.asarray(inputs)
     except ValueError:
         ids = np.array([None])  # such as lists of unequal lengths
-    check_length(ids.size, n_tokens_to_generate, len(params["wpe"]))
-    n_vocab = len(params["wte"])
+    if ids.size == 0:
+        return np.empty(0, int)
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         raise UserError(f"expected a list of token ids, found {inputs!r:.60}: encode text first")
     if ((ids < 0) | (ids >= n_vocab)).any():
         raise UserError(f"expected ids from 0 to {n_vocab - 1}, found {ids[(ids < 0) | (ids >= n_vocab)][0]}")
+    return ids
 
 
 def check_length(n_prompt: int, n_tokens_to_generate: int, n_ctx: int) -> None:

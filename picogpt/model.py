@@ -118,6 +118,23 @@ class Model:
         gpt2.check_request(ids, self.params, 0)
         return gpt2.gpt2(ids, **self.params, n_head=self.hparams["n_head"])
 
+    def score(self, text: str | ArrayLike, stride: int | None = None) -> Array:  # [n_seq] -> [n_seq - 1]
+        """The log-probability, in float64, of each token of a text or of a list of ids, given those before it.
+
+        The first token has none before it, so the result begins with the second one. Only n_ctx tokens can be seen at a
+        time. A longer text is scored in windows that begin `stride` tokens apart, by default half of n_ctx, so that
+        each token has at least n_ctx - stride tokens before it: see insight/score.py. Raises UserError if the stride is
+        not from 1 to n_ctx - 1, and for ids outside the vocabulary.
+
+        >>> load("shakespeare").score("To be, or not to be").round(2)
+        array([-3.72, -4.69, -4.7 , -3.86, -3.83, -2.23])
+        """
+        from picogpt.insight import score
+
+        ids = self.encode(text) if isinstance(text, str) else text
+        score.check_stride(stride, self.hparams["n_ctx"] - 1)
+        return score.log_probabilities(ids, self.params, self.hparams["n_head"], stride)
+
     def trace(
         self, text: str | Sequence[int], *, keep: str | Collection[str] | None = None, edit: Edits | None = None,
         limit: int = 2 << 30,
