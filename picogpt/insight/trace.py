@@ -44,18 +44,19 @@ def trace(
     return Trace(model, [int(i) for i in ids], taps.kept, tuple(edits))
 
 
-def names_to_keep(keep: str | Collection[str] | None, n_layer: int) -> set[str]:
-    """Full names. By default all but the results of each head. Raises UserError for a name that is unknown.
+def names_to_keep(keep: str | Collection[str] | None, n_layer: int) -> list[str]:
+    """Full names, in the order of the pass. By default all but the results of each head. Raises UserError for a name that is unknown.
 
-    >>> sorted(names_to_keep(["logits", "attn.z"], n_layer=2))
+    >>> names_to_keep(["logits", "attn.z"], n_layer=2)
     ['h0.attn.z', 'h1.attn.z', 'logits']
     """
     names = all_names(n_layer)
     if keep is None:
-        return {name for name in names if without_layer(name) != ONLY_IF_ASKED}
+        return [name for name in names if without_layer(name) != ONLY_IF_ASKED]
     if not isinstance(keep, Iterable):
         raise UserError(f"keep: expected names of activations, as ['attn.pattern', 'logits'], found {keep!r:.60}")
-    return {name for wanted in ([keep] if isinstance(keep, str) else keep) for name in find(wanted, names)}
+    wanted = {name for one in ([keep] if isinstance(keep, str) else keep) for name in find(one, names)}
+    return [name for name in names if name in wanted]
 
 
 def check_memory(kept: Collection[str], n_seq: int, hparams: dict[str, int], limit: int) -> None:

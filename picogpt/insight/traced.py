@@ -32,7 +32,7 @@ class Taps:
     """
 
     def __init__(self, keep: Collection[str] = (), edit: Edits | None = None):
-        self.keep, self.edit = keep, edit or {}
+        self.keep, self.edit = frozenset(keep), edit or {}
         self.kept: dict[str, Array] = {}
 
     def __call__(self, name: str, x: Array) -> Array:
