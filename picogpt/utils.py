@@ -4,12 +4,14 @@ A model is a directory: its tokenizer, its hyperparameters and its weights, as O
 Face's transformers saves them (weights/openai.py, weights/huggingface.py). The first use writes the weights as NumPy
 files (weights/store.py); later uses open only these. See docs/weights.md.
 
-    python -m picogpt.utils verify MODEL     check every byte of a model
+    python -m picogpt.utils verify MODEL                check every byte of a model
+    python -m picogpt.utils export MODEL DIRECTORY      write a model in the format of another program
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -28,6 +30,7 @@ __all__ = [
     "MODEL_SIZES",
     "bundled_models_dir",
     "delete_checkpoint",
+    "export",
     "find_model_dir",
     "load_encoder_and_hparams",
     "load_encoder_hparams_and_params",
@@ -103,6 +106,29 @@ def delete_checkpoint(model_size: AnyPath, models_dir: AnyPath | None = None) ->
         place.source.delete_checkpoint()
 
 
+def export(
+    model_size: AnyPath, directory: AnyPath, format: str = "hf", dtype: str = "f32", models_dir: AnyPath | None = None
+) -> None:
+    """Write a model in the format of another program, completely or not at all, into a new directory.
+
+    format: "hf" for transformers, "tf" for OpenAI's own code, "gguf" for llama.cpp. dtype: "f32", or "f16" for "gguf".
+    Raises UserError.
+    """
+    from picogpt.weights import export
+
+    started, target = time.monotonic(), Path(directory).expanduser()
+    export.check_new(target)
+    write = export.writer(format, dtype)
+    encoder, hparams = load_encoder_and_hparams(model_size, models_dir)
+    load_params(model_size, models_dir, hparams)
+    place = find(model_size, models_dir)
+    tensors = store.open_tensors(place.home, hparams, place.source.fingerprint())
+    n_bytes = store.n_bytes(hparams) // {"f32": 1, "f16": 2}[dtype]
+    with export.new_directory(target, n_bytes) as unfinished:
+        write(export.Whole(encoder, hparams, tensors), unfinished)
+    files.note(f"exported {len(tensors)} tensors to {target} in {time.monotonic() - started:.1f} s")
+
+
 def find_model_dir(model_size: AnyPath, models_dir: AnyPath | None = None) -> Path:
     """The directory of a model, which may not exist yet. Raises UserError for an unknown name.
 
@@ -116,6 +142,5 @@ if __name__ == "__main__":  # python -m picogpt.utils verify MODEL is python -m 
     import runpy
     import sys
 
-    if sys.argv[1:2] == ["verify"]:
-        del sys.argv[1]
-    runpy.run_module("picogpt.verify", run_name="__main__", alter_sys=True)
+    command = sys.argv.pop(1) if sys.argv[1:2] in (["verify"], ["export"]) else "verify"
+    runpy.run_module(f"picogpt.{command}", run_name="__main__", alter_sys=True)

@@ -8,5 +8,7 @@ huggingface.py   Hugging Face's files; tensorfile.py reads safetensors, tokenize
 hub.py           the same by their names on the Hugging Face Hub
 download.py      downloads that resume; transport.py talks to the server, partial.py keeps what has arrived
 convert.py       from a source to the store
+export.py        the way out: to_huggingface.py, to_tensorflow.py and to_gguf.py write for other programs
+extras.py        packages that only some uses need
 store.py         the converted weights, one mapped file for each model; shapes.py knows their names and shapes
 """
