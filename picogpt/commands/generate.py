@@ -47,7 +47,7 @@ def main(
         python -m picogpt.batch     continue every prompt of a file
         python -m picogpt.explain   show what a model thinks of a text
         python -m picogpt.verify    check every byte of a model's files
-        python -m picogpt.export    write a model for transformers, OpenAI's code or llama.cpp
+        python -m picogpt.export    write a model for other programs
     """
     cli.at_least(1, nsamples=nsamples)
     cli.at_least(0, n_tokens_to_generate=n_tokens_to_generate)
