@@ -230,6 +230,7 @@ def test_keeping_less_changes_no_number(tiny):
         ("hook_embed", "did you mean wte"),
         ("h2.attn.z", "the blocks are h0 to h1"),
         ("patern", "did you mean attn.pattern"),
+        ("z", "did you mean attn.z"),
         ("x", "names look like h1.attn.z"),
         ("", "names look like h1.attn.z"),
     ],
@@ -252,6 +253,9 @@ def test_a_trace_that_is_too_large_is_refused_before_it_is_computed(tiny):
     with pytest.raises(UserError, match=r"at most 1 kB, found 28.7 kB for 7 tokens, most of it logits \(28.7 kB\)"):
         Model(tiny.encoder, HPARAMS, lambda: pytest.fail("opened")).trace([0] * 7, keep="logits", limit=1000)
     tiny.trace([0] * 7, keep="logits", limit=28672)
+    for limit in ("2 GB", None):
+        with pytest.raises(UserError, match="limit: expected a number of bytes, found"):
+            tiny.trace(TEXT, limit=limit)
 
 
 def test_memory_is_told(tiny):
@@ -277,8 +281,10 @@ def test_a_trace_reads_like_a_dict(tiny):
     assert "".join(trace.tokens) == TEXT and trace.ids == tiny.encode(TEXT)
     with pytest.raises(UserError, match=r"found that it was not kept: trace again with keep=\['h1.attn.result'\]"):
         trace["h1.attn.result"]
-    with pytest.raises(UserError, match=r"expected one activation, found 2: trace.stack\('attn.z'\)"):
+    with pytest.raises(UserError, match=r"found 'attn.z', which means 2: trace.stack\('attn.z'\) has"):
         trace["attn.z"]
+    with pytest.raises(UserError, match=r"which means 17: h1.resid_pre is the first"):
+        trace["h1.*"]
     with pytest.raises(UserError, match=r"expected a name without its layer"):
         trace.stack("h1.attn.z")
     with pytest.raises(UserError, match=r"expected the name of an activation, as 'h0.attn.z', found 3"):
@@ -322,8 +328,25 @@ def test_the_logit_lens_ends_with_the_models_own_logits(either):
     close(trace.logit_lens([0, 2]), lens[:, [0, 2]])
     with pytest.raises(UserError, match="positions: expected some of 7, found 7"):
         trace.logit_lens(7)
-    with pytest.raises(UserError, match="not kept"):
-        either.trace(TEXT, keep="logits").logit_lens()
+    with pytest.raises(UserError, match="positions: expected some of 7, found none in"):
+        trace.logit_lens([])
+
+
+def test_what_is_missing_is_named_with_all_that_is_needed(tiny):
+    trace = tiny.trace(TEXT, keep="logits")
+    for call, needed in [
+        (lambda: trace.patterns, ["attn.pattern"]),
+        (lambda: trace.attention(1, 0), ["h1.attn.pattern"]),
+        (lambda: trace.logit_lens(-1), ["h0.resid_pre", "resid_post"]),
+        (lambda: trace.attribution(3), ["wte", "wpe", "attn.z", "mlp.c_proj", "h1.resid_post", "logits"]),
+        (lambda: tiny.trace(TEXT, keep="wte").likeliest(3), ["logits"]),
+    ]:
+        with pytest.raises(UserError, match=re.escape(f"not kept: trace again with keep={needed}")):
+            call()
+        tiny.trace(TEXT, keep=needed)
+    again = tiny.trace(TEXT, keep=["wte", "wpe", "attn.z", "mlp.c_proj", "h1.resid_post", "logits"])
+    assert again.attribution(3).parts() == tiny.trace(TEXT).attribution(3).parts()
+    assert tiny.trace(TEXT, keep=["h0.resid_pre", "resid_post"]).logit_lens(-1).shape == (3, 1024)
 
 
 @quick
@@ -376,6 +399,12 @@ def test_likeliest_tokens(model):
     found = trace.likeliest(1024, position=2)
     assert [p for _, p in found] == pytest.approx(sorted(probabilities, reverse=True), rel=0.06)
     assert found[0][0] == model.decode([probabilities.argmax()])
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.5, "a", None])
+def test_a_number_of_tokens_that_is_none_is_refused(tiny, k):
+    with pytest.raises(UserError, match="k must be a whole number, 1 or more, found"):
+        tiny.trace(TEXT).likeliest(k)
 
 
 @pytest.mark.parametrize("token", ["lord and", "", 1024, -1, None, 0.5])
@@ -490,6 +519,9 @@ def test_an_edit_of_the_logits_is_what_is_said(model):
         ({"wte": np.zeros((3, 3))}, r"edit of wte: expected numbers of shape \[7, 24\], found shape \[3, 3\]"),
         ({"wte": lambda x: "a"}, "edit of wte: .*, found 'a'"),
         ({"wte": {}}, "edit of wte: .*, found {}"),
+        ({"wte": lambda x: 0}, r"edit of wte: expected numbers of shape \[7, 24\], found 0"),
+        ({"h0.attn.z": lambda z: z[2]}, r"of h0.attn.z: expected numbers of shape \[3, 7, 8\], found shape \[7, 8\]"),
+        ({"wte": None}, "edit of wte: expected a function, an array or a number, found None"),
         ("wte", "edit: expected a dict of names and functions, found 'wte'"),
         ({"h0.attn.z": 0, "attn.z": 0}, "expected one edit of h0.attn.z, found two: attn.z stands for it as well"),
         ({3: 0}, "expected the name of an activation"),

@@ -129,5 +129,7 @@ def _hint(wanted: str, known: list[str]) -> str:
     last = max((int(name[1 : name.index(".")]) for name in known if name.startswith("h")), default=0)
     if wanted[1:2].isdigit() and without_layer(wanted) in BLOCK:
         return f"the blocks are h0 to h{last}"
+    if ends := [name for name in spellings if name.endswith(f".{wanted}")]:
+        return f"did you mean {spellings[ends[0]]}?"
     nearest = difflib.get_close_matches(wanted, spellings, n=1, cutoff=0.5)
     return f"did you mean {spellings[nearest[0]]}?" if nearest else f"names look like h{last}.attn.z"

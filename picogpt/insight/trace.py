@@ -45,7 +45,9 @@ def trace(
 
 
 def names_to_keep(keep: str | Collection[str] | None, n_layer: int) -> list[str]:
-    """Full names, in the order of the pass. By default all but the results of each head. Raises UserError for a name that is unknown.
+    """Full names, in the order of the pass: by default all but the results of each head.
+
+    Raises UserError for a name that is unknown.
 
     >>> names_to_keep(["logits", "attn.z"], n_layer=2)
     ['h0.attn.z', 'h1.attn.z', 'logits']
@@ -61,6 +63,8 @@ def names_to_keep(keep: str | Collection[str] | None, n_layer: int) -> list[str]
 
 def check_memory(kept: Collection[str], n_seq: int, hparams: dict[str, int], limit: int) -> None:
     """Raise UserError, before anything is computed, if a trace would take more than `limit` bytes."""
+    if not isinstance(limit, (int, float)):
+        raise UserError(f"limit: expected a number of bytes, found {limit!r:.60}")
     sizes = {name: 4 * int(np.prod(shape_of(name, n_seq, hparams), dtype=object)) for name in kept}
     if sum(sizes.values()) > limit:
         by_kind: dict[str, int] = {}
@@ -116,14 +120,20 @@ class Trace:
         """An activation. Raises UserError if the name is unknown, or was not kept."""
         if isinstance(name, str) and name in self._activations:
             return self._activations[name]
+        several = find(name, all_names(self.model.hparams["n_layer"]))
+        if len(several) > 1:
+            hint = f"trace.stack({name!r}) has that of all layers" if name in BLOCK else f"{several[0]} is the first"
+            raise UserError(f"expected the name of one activation, found {name!r}, which means {len(several)}: {hint}")
+        self._require(name)
+        return self._activations[several[0]]
+
+    def _require(self, *wanted: str) -> None:
+        """Raise UserError if an activation that a name or pattern stands for was not kept."""
         known = all_names(self.model.hparams["n_layer"])
-        if name in known:
-            raise UserError(f"expected {name} in the trace, found that it was not kept: trace again with keep={[name]}")
-        if matches := find(name, known):
+        if missing := [name for one in wanted for name in find(one, known) if name not in self]:
             raise UserError(
-                f"expected one activation, found {len(matches)}: trace.stack({without_layer(matches[0])!r})"
+                f"expected {missing[0]} in the trace, found that it was not kept: trace again with keep={[*wanted]}"
             )
-        raise AssertionError("find returns a name or raises")
 
     def __contains__(self, name: object) -> bool:
         return name in self._activations
@@ -154,6 +164,7 @@ class Trace:
         if name not in BLOCK:
             find(name, all_names(self.model.hparams["n_layer"]))
             raise UserError(f"expected a name without its layer, as 'attn.z', found {name!r:.60}")
+        self._require(name)
         return np.stack([self[f"h{layer}.{name}"] for layer in range(self.model.hparams["n_layer"])])
 
     @property
@@ -183,6 +194,8 @@ class Trace:
         >>> picogpt.load("shakespeare").trace("Good morrow, my").likeliest(2)
         [(' lord', 0.47), (' heart', 0.032)]
         """
+        if not isinstance(k, (int, np.integer)) or k < 1:
+            raise UserError(f"k must be a whole number, 1 or more, found {k!r:.60}")
         probabilities = gpt2.softmax(self["logits"][self.at(position)])
         ids = np.argsort(-probabilities, kind="stable")[:k]
         return [(self._text(i), float(f"{probabilities[i]:.2g}")) for i in ids.tolist()]
@@ -199,10 +212,13 @@ class Trace:
         >>> [trace.model.decode([at.argmax()]) for at in trace.logit_lens(-1)]
         [' my', ' lord', ' lord', ' lord', ' lord', ' lord', ' lord']
         """
+        self._require("h0.resid_pre", "resid_post")
         try:
             stream = np.stack([x[positions] for x in self._streams()])  # [n_layer + 1, n_positions, n_embd]
         except IndexError:
             raise UserError(f"positions: expected some of {len(self.ids)}, found {positions!r:.60}") from None
+        if stream.size == 0:
+            raise UserError(f"positions: expected some of {len(self.ids)}, found none in {positions!r:.60}")
         needed = 4 * stream[..., 0].size * self.model.hparams["n_vocab"]
         if needed > LIMIT:
             raise UserError(f"the logits of {stream[..., 0].size} hidden states take {in_bytes(needed)}: ask for fewer "
@@ -231,6 +247,8 @@ class Trace:
         <Attribution of ' lord' - ' heart': 2.68>
         """
         ids = [self.token_id(token)] if minus is None else [self.token_id(token), self.token_id(minus)]
+        last = f"h{self.model.hparams['n_layer'] - 1}.resid_post"
+        self._require("wte", "wpe", "attn.z", "mlp.c_proj", last, "logits")
         part, texts = self.__getitem__, tuple(map(self._text, ids))
         return attribute(part, self.model.params, ids, texts, self.at(position), edited=bool(self.edits))
 

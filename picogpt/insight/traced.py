@@ -65,14 +65,20 @@ class Tap:
 
 
 def edited(name: str, x: Array, edit: Edit) -> Array:
-    """An activation after an edit. Raises UserError if the edit gives no numbers, or another shape."""
+    """An activation after an edit: what the function returns, or the array or number, broadcast.
+
+    Raises UserError if the edit gives no numbers, or another shape.
+    """
     own = x.copy()
     new = edit(own) if callable(edit) else edit
     new = own if new is None else new  # changed in place
     try:
-        return np.broadcast_to(np.asarray(new, np.float32), x.shape).copy()
+        array = np.asarray(new, np.float32)
+        if callable(edit) and array.shape != x.shape:  # a head alone, as z[2], would be taken for that of all heads
+            raise ValueError
+        return np.broadcast_to(array, x.shape).copy()
     except (TypeError, ValueError):
-        found = f"shape {list(np.shape(new))}" if isinstance(new, np.ndarray) else f"{new!r:.60}"
+        found = f"shape {list(new.shape)}" if isinstance(new, np.ndarray) else f"{new!r:.60}"
         raise UserError(f"edit of {name}: expected numbers of shape {list(x.shape)}, found {found}") from None
 
 
@@ -135,6 +141,8 @@ def check_edits(edit: Edits | None, n_layer: int) -> dict[str, Any]:
         for name in find(wanted, all_names(n_layer)):
             if name in checked:
                 raise UserError(f"edit: expected one edit of {name}, found two: {wanted} stands for it as well")
+            if change is None:
+                raise UserError(f"edit of {name}: expected a function, an array or a number, found None")
             checked[name] = change
     return checked
 
