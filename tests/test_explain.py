@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import os
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 import picogpt
 from picogpt.encoder import SYMBOL_OF, get_encoder, split_into_words
-from picogpt.insight import merges, surprise
+from picogpt.gpt2 import softmax
+from picogpt.insight import merges, page, surprise
+from picogpt.insight.names import all_names, shape_of, without_layer
+from picogpt.insight.trace import Trace
+from picogpt.model import Model
+from picogpt.sampling import top_k_logits, top_p_logits
+from tests import chromium
 from tests.helpers import ENVIRONMENT, ROOT, SHAKESPEARE
 
 SMALL = ["--model_size", str(SHAKESPEARE)]
@@ -165,7 +173,7 @@ def test_a_terminal_gets_colours_unless_it_wants_none(env, coloured):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["To be", "--tokens", "To be"], "expected a prompt or --tokens, found both"),
+        (["To be", "--tokens", "To be"], "or --tokens alone, found both"),
         (["To be", "--n_others", "-1"], "n_others must be 0 or more, found -1"),
         ([], "expected a prompt, found none"),
         (["To be " * 200], "the model sees 256 tokens"),
@@ -173,3 +181,297 @@ def test_a_terminal_gets_colours_unless_it_wants_none(env, coloured):
 )
 def test_mistakes_are_named(words, message):
     assert message in refusal(*words, *SMALL)
+
+
+# the page
+
+
+PROMPT = "ROMEO:\nBut, soft! <b>what</b> light </script><script>alert(1)</script> {{data}} <!-- 日 \x1b[0m\u202e"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A page, as the command writes it."""
+    path = tmp_path_factory.mktemp("page") / "out.html"
+    process = explain(PROMPT, *SMALL, "--html", str(path))
+    assert (process.stdout, process.returncode) == (b"", 0)
+    assert re.fullmatch(rb".*out\.html: [\d.]+ MB: open it in a browser\n|.*: [\d.]+ kB: open it .*\n", process.stderr)
+    assert [p.name for p in path.parent.iterdir()] == ["out.html"]
+    return path
+
+
+def test_a_page_is_one_file_that_loads_nothing(written):
+    html = written.read_text(encoding="utf-8")
+    assert html.startswith("<!doctype html>") and html.count("</script>") == 2 and html.count("<script") == 2
+    assert not re.search(r"(?:src|href)=(?!\"data:)|url\(|@import|fetch\(|https?:", html)
+    assert "{{title}}" not in html and "default-src 'none'" in html
+
+
+def test_the_numbers_of_a_page_are_those_of_the_trace(model):
+    ids = model.encode("To be, or not to be")
+    trace = model.trace(ids)
+    numbers = page.data(trace)
+    attention = (unpacked(numbers["patterns"]) / 255.0) ** 2
+    rows, columns = np.tril_indices(len(ids))
+    assert np.abs(attention - trace.patterns[..., rows, columns]).max() < 0.004
+    best = np.array(numbers["ids"])[unpacked(numbers["next"]["which"])]
+    assert np.array_equal(best[:, :5], np.argsort(-trace["logits"], axis=-1)[:, :5])
+    assert np.array_equal(unpacked(numbers["next"]["logits"]), -np.sort(-trace["logits"], axis=-1)[:, :256])
+    of_lens = np.array(numbers["ids"])[unpacked(numbers["lens"]["which"])]
+    assert np.array_equal(of_lens[..., 0], trace.logit_lens().argmax(axis=-1))
+    strip = numbers["strips"]["mlp.gelu"]
+    values = unpacked(strip["values"]) * unpacked(strip["largest"])[..., None] / 127
+    shown = trace.stack("mlp.gelu")[..., :32]
+    assert np.abs(values - shown).max() <= np.abs(shown).max() / 127
+    assert [token["bits"] for token in numbers["tokens"]][1:] == [
+        surprise.surprise(trace["logits"][i], ids[i + 1]) for i in range(len(ids) - 1)
+    ]
+
+
+def unpacked(packed: dict) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(packed["base64"]), packed["type"]).reshape(packed["shape"])
+
+
+def test_the_tail_of_the_logits_sums_to_what_it_stands_for():
+    logits = np.random.default_rng(0).normal(size=(3, 1000)).astype(np.float32) * 3
+    means, counts = page.tail(logits, 100)
+    rest = -np.sort(-logits, axis=-1)[:, 100:]
+    assert np.array_equal(counts.sum(axis=-1), [900] * 3)
+    assert np.allclose((counts * np.exp(means)).sum(axis=-1), np.exp(rest).sum(axis=-1), rtol=1e-5)
+    assert np.allclose((counts * np.exp(means / 2)).sum(axis=-1), np.exp(rest / 2).sum(axis=-1), rtol=1e-3)
+    assert page.tail(logits[:, :50], 100)[1].sum() == 0
+
+
+def test_a_page_of_124ms_shape_and_50_tokens_is_small():
+    hparams = {"n_vocab": 3000, "n_ctx": 64, "n_embd": 768, "n_head": 12, "n_layer": 12}
+    rng = np.random.default_rng(0)
+    names = [name for name in all_names(12) if without_layer(name) in page.KEPT]
+    made = {name: rng.standard_normal(shape_of(name, 50, hparams), np.float32) for name in names}
+    made |= {name: softmax(x) for name, x in made.items() if name.endswith("pattern")}
+    ones = np.ones(768, np.float32)
+    params = {"wte": rng.standard_normal((3000, 768), np.float32), "ln_f": {"g": ones, "b": ones}}
+    trace = Trace(Model(ENCODER, hparams, params), list(range(50)), made)
+    assert len(page.filled(page.data(trace))) < 1_900_000
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["To be", "--html", "/nosuch/out.html"], "expected the directory /nosuch, found none"),
+        (["To be", "--html", "."], "expected the name of a file, found the directory"),
+        (["To be", "--html", os.devnull], "found the device or pipe"),
+        (["To be", "--html", "x" * 300], "File name too long"),
+        (["--tokens", "To be", "--html", "out.html"], "found both"),
+    ],
+)
+@pytest.mark.skipif(os.name == "nt", reason="paths and messages of POSIX")
+def test_a_page_that_cannot_be_written_is_refused(words, message):
+    assert message in refusal(*words, *SMALL)
+
+
+def test_a_text_that_is_too_long_for_a_page_is_refused(model):
+    with pytest.raises(picogpt.UserError, match="at most 256 tokens for a page, found 257"):
+        page.page(model, [0] * 257)
+
+
+def test_a_page_replaces_an_older_one_and_leaves_nothing_beside_it(tmp_path):
+    (tmp_path / "out.html").write_text("old")
+    (tmp_path / "link.html").symlink_to("out.html")
+    explain("To be", *SMALL, "--html", str(tmp_path / "link.html"))
+    assert "Inside GPT-2: To be" in (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link.html", "out.html"]
+
+
+def test_damaged_weights_make_no_page(model):
+    params = {**model.params, "ln_f": {"g": np.float32(np.nan), "b": np.float32(0)}}
+    with pytest.raises(picogpt.UserError, match="not finite"):
+        page.page(Model(model.encoder, model.hparams, params), [1, 2])
+
+
+# the page in a browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if (path := chromium.find()) is None or os.name == "nt":
+        pytest.skip("there is no Chromium: install it, or set PICOGPT_CHROMIUM")
+    browser = chromium.Chromium(path)
+    yield browser
+    assert browser.problems == []
+    browser.close()
+
+
+@pytest.fixture
+def shown(browser, written):
+    browser.open(written)
+    yield browser
+    assert browser.problems == []
+    assert {url.partition(":")[0] for url in browser.requests} <= {"file", "data"}
+
+
+def chosen(shown) -> dict:
+    return shown.js("({...chosen, ...pointed})")
+
+
+def test_a_prompt_stays_text(shown, model):
+    assert shown.js("document.querySelectorAll('main b, main script, #text b').length") == shown.js(
+        "document.querySelectorAll('#token-facts b, #next-after b, figcaption b').length"
+    )
+    assert shown.js("tokens.map(({id}) => id)") == model.encode(PROMPT)
+    text = shown.js("[...document.querySelectorAll('#text .token')].map(e => e.textContent).join('')")
+    assert "<b>what</b> light </script><script>alert(1)</script> {{data}} <!-- \\xe6\\x97\\xa5 \\x1b[0m" in text
+    assert shown.js("document.title").startswith("Inside GPT-2: ROMEO:\\nBut, soft! <b>what</b>")
+
+
+def test_pointing_at_a_token_changes_the_map_and_what_may_come_next(shown):
+    before = shown.pixels("#map-canvas"), shown.text("#bars"), shown.text("#map-readout")
+    shown.hover("#text .token:nth-of-type(4)")
+    assert chosen(shown)["token"] == 3
+    after = shown.pixels("#map-canvas"), shown.text("#bars"), shown.text("#map-readout")
+    assert all(old != new for old, new in zip(before, after, strict=True))
+    shown.hover("h1")
+    assert (shown.pixels("#map-canvas"), shown.text("#bars"), shown.text("#map-readout")) == before
+    shown.click("#text .token:nth-of-type(4)")
+    shown.hover("h1")
+    assert (shown.pixels("#map-canvas"), shown.text("#bars"), shown.text("#map-readout")) == after
+
+
+def test_the_map_follows_the_pointer(shown):
+    shown.centre("#map-canvas")
+    left, top = shown.js("(({x, y}) => [x, y])(document.querySelector('#map-canvas').getClientRects()[0])")
+    cell = shown.js("cellOf(document.querySelector('#map-canvas').clientWidth)")
+    shown.mouse("mouseMoved", left + 2.5 * cell, top + 5.5 * cell)
+    now = chosen(shown)
+    assert (now["token"], now["key"]) == (5, 2)
+    weight = shown.js(f"weight({now['layer']}, {now['head']}, 5, 2)")
+    assert f"token 2: {100 * weight:.1f} %" in shown.text("#map-readout") or weight < 0.001 or weight > 0.0995
+    shown.mouse("mouseMoved", left + 8.5 * cell, top + 5.5 * cell)  # a token cannot look ahead
+    assert chosen(shown)["key"] is None
+
+
+def test_pointing_at_a_head_shows_it_large(shown):
+    before = shown.pixels("#map-canvas")
+    shown.hover("[aria-label='block 1, head 3']")
+    assert shown.text("#map-name") == "Block 1, head 3."
+    assert shown.pixels("#map-canvas") != before
+    shown.hover("h1")
+    assert shown.pixels("#map-canvas") == before
+
+
+def test_the_keyboard_does_what_the_pointer_does(shown):
+    shown.js("document.querySelector('#text [tabindex=\"0\"]').focus()")
+    shown.press("Home", "ArrowRight", "ArrowRight")
+    assert chosen(shown)["token"] == 2
+    assert shown.js("document.activeElement.getAttribute('aria-selected')") == "true"
+    shown.js("document.querySelector('#heads [tabindex=\"0\"]').focus()")
+    shown.press("Home", "ArrowDown", "ArrowRight")
+    assert (chosen(shown)["layer"], chosen(shown)["head"]) == (1, 1)
+    shown.js("document.querySelector('#map').focus()")
+    shown.press("ArrowDown", "ArrowLeft", "ArrowLeft")
+    assert (chosen(shown)["token"], chosen(shown)["key"]) == (3, 0)
+    shown.js("document.querySelector('#lens [tabindex=\"0\"]').focus()")
+    shown.press("ArrowUp", "ArrowRight")
+    assert (chosen(shown)["token"], chosen(shown)["lens"]) == (4, 5)
+    shown.js("document.querySelector('#temperature').focus()")
+    shown.press("Home")
+    assert shown.text("#kept").startswith("1 of 1,024")
+
+
+def test_everything_can_be_reached_with_the_tab_key_and_has_a_name(shown):
+    reached = []
+    shown.js("document.body.focus()")
+    for _ in range(20):
+        shown.press("Tab")
+        reached.append(
+            shown.js("document.activeElement.id || document.activeElement.parentElement.closest('[id]')?.id")
+        )
+    order = [*dict.fromkeys(filter(None, reached))]
+    assert order[:4] == ["theme", "before", "line", "after"]
+    assert order[4:13] == ["text", "temperature", "top-k", "top-p", "settings", "layer", "heads", "map", "looks"]
+    tree = shown.call("Accessibility.getFullAXTree")["nodes"]
+    roles = {"button", "slider", "option", "gridcell", "listbox", "grid", "application", "columnheader", "rowheader"}
+    nameless = [
+        node for node in tree
+        if not node["ignored"] and node["role"]["value"] in roles and not node.get("name", {}).get("value")
+    ]  # fmt: skip
+    assert nameless == []
+
+
+SETTINGS = [
+    (1, 0, 1),
+    (0.7, 0, 1),
+    (2, 0, 1),
+    (1, 3, 1),
+    (1, 0, 0.9),
+    (1, 0, 0.3),
+    (1, 0, 0),
+    (0.5, 40, 0.8),
+    (0, 0, 1),
+]
+
+
+def test_sliders_change_the_distribution_as_sampling_does(shown, model):
+    steps = [1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 70, 100, 150, 200, 250, 0]
+    logits = model.logits(model.encode(PROMPT))[-1]
+    for temperature, k, p in SETTINGS:
+        move(shown, "temperature", temperature)
+        move(shown, "top-k", steps.index(k))
+        move(shown, "top-p", p)
+        expected = softmax(top_p_logits(top_k_logits(logits / max(temperature, 1e-6), k), p))
+        n_kept = np.count_nonzero(expected) if temperature else 1
+        assert abs(int(shown.text("#kept").split()[0].replace(",", "")) - n_kept) <= n_kept / 300
+        texts = shown.js("[...document.querySelectorAll('.bars .value')].map(value => value.innerText)")
+        assert np.allclose(list(map(percent_of, texts)), -np.sort(-expected)[:12], atol=0.006)
+
+
+def move(shown, slider: str, value: float) -> None:
+    shown.js(f"{{ const e = document.getElementById('{slider}'); e.value = {value};"
+             "e.dispatchEvent(new Event('input', {bubbles: true})); }")  # fmt: skip
+    shown.drawn()
+
+
+def percent_of(text: str) -> float:
+    return 0.0005 if text.startswith("<") else float(text.removesuffix(" %")) / 100
+
+
+@given(
+    st.lists(st.integers(-160, 160).map(lambda n: n / 8), min_size=1, max_size=30),
+    st.floats(0.0625, 4, width=16), st.integers(0, 31), st.floats(0, 1, width=16),
+)  # fmt: skip
+@example([1.0, 1.0, 0.0], 1.0, 1, 1.0)
+@example([1.0, 1.0, 0.0], 1.0, 0, 0.0)
+@example([0.0, 0.0, 0.0, 0.0], 1.0, 0, 0.5)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_page_draws_from_what_openais_code_keeps(browser, logits, temperature, k, p):
+    logits = np.float64(sorted(logits, reverse=True))
+    scaled = logits / temperature
+    kept = top_p_logits(top_k_logits(scaled, k), p)
+    sums = np.cumsum(softmax(top_k_logits(scaled, k)))
+    assume(p == 1 or np.abs(sums - p).min() > 1e-6 or np.all(logits == logits[0]))  # rounding would decide
+    result = browser.js(
+        f"(() => {{ {page.part('sampling.js')}; return distribution({logits.tolist()}, [],"
+        f"{{temperature: {temperature}, k: {k}, p: {p}}}); }})()"
+    )
+    assert np.allclose(result["probabilities"], softmax(kept), atol=1e-9)
+    assert result["kept"] == np.isfinite(kept).sum()
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_page_fits_the_window_in_light_and_dark(browser, written, width, dark):
+    browser.open(written, width=width, dark=dark)
+    assert browser.js("document.documentElement.scrollWidth") <= width
+    r, g, b = map(int, re.findall(r"\d+", browser.js("getComputedStyle(document.body).backgroundColor"))[:3])
+    assert (r + g + b < 150) == dark
+    before = browser.pixels("#map-canvas")
+    browser.click("#theme")
+    assert browser.pixels("#map-canvas") != before
+    assert browser.js("getComputedStyle(document.body).backgroundColor") != f"rgb({r}, {g}, {b})"
+
+
+def test_a_page_of_one_token(browser, tmp_path, model):
+    (tmp_path / "one.html").write_text(page.page(model, model.encoder.start_of_text()), encoding="utf-8")
+    browser.open(tmp_path / "one.html")
+    assert browser.text("#token-facts").startswith("“<|endoftext|>” is token 0 of 1")
+    browser.click("#after")
+    assert chosen(browser)["token"] == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from picogpt.encoder import BYTE_OF
+from picogpt.encoder import BYTE_OF, Encoder
 
 
 def visible(data: bytes) -> str:
@@ -15,6 +15,15 @@ def visible(data: bytes) -> str:
     """
     text = data.decode("utf-8", errors="backslashreplace").replace(" ", "·")
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def name_of(encoder: Encoder, token_id: int) -> str:
+    """A token as it is shown. Some models have more ids than their vocabulary has tokens: these have only a number.
+
+    >>> name_of(Encoder({"Ġa": 0}, []), 0), name_of(Encoder({"Ġa": 0}, []), 1)
+    ('·a', '#1')
+    """
+    return visible(encoder.decode_bytes([token_id])) if token_id in encoder.decoder else f"#{token_id}"
 
 
 def visible_symbols(symbols: str) -> str:

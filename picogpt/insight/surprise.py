@@ -11,7 +11,7 @@ import numpy as np
 from picogpt.arrays import Array
 from picogpt.encoder import Encoder
 from picogpt.gpt2 import softmax
-from picogpt.insight.show import count, padded, visible, width
+from picogpt.insight.show import count, name_of, padded, visible, width
 
 # from this many bits on, this background of the 256 colours, under black letters: readable in dark and light terminals
 COLOURS = [(2, 229), (5, 222), (8, 215), (11, 209)]
@@ -57,7 +57,7 @@ def lines(ids: Sequence[int], logits: Array, encoder: Encoder, n_others: int, co
     if colour:
         yield "".join(painted(as_text(encoder, row.token), row.surprise) for row in rows)
         yield f"\nsurprise in bits: {legend()}\n"
-    names = [name_of(encoder, row.token) for row in rows]
+    names = ["(next)" if row.token is None else name_of(encoder, row.token) for row in rows]
     columns = max(map(width, [HEADINGS[0], *names]))
     yield f"{padded(HEADINGS[0], columns)}  {HEADINGS[1]}  {HEADINGS[2]}"
     for name, row in zip(names, rows, strict=True):
@@ -68,10 +68,6 @@ def lines(ids: Sequence[int], logits: Array, encoder: Encoder, n_others: int, co
         yield f"{name}  {chance:>{len(HEADINGS[1])}}  {others}".rstrip()
     if known := [row.surprise for row in rows if row.surprise is not None]:
         yield f"\nmean surprise of {count(len(known), 'token')}: {sum(known) / len(known):.2f} bits"
-
-
-def name_of(encoder: Encoder, token: int | None) -> str:
-    return "(next)" if token is None else visible(encoder.decode_bytes([token]))
 
 
 def as_text(encoder: Encoder, token: int | None) -> str:
