@@ -21,8 +21,9 @@ from picogpt.errors import UserError, printable
 
 T = TypeVar("T")
 
-DEPENDENCIES = ("numpy", "fire", "platformdirs", "regex", "requests", "tqdm")
+DEPENDENCIES = ("numpy", "fire", "platformdirs", "regex", "requests", "threadpoolctl", "tqdm")
 PACKAGE = Path(__file__).parent.parent
+PRESETS = {"recipe", "resume", "settings_file"}  # flags that name more flags
 PROMPT_LIMIT = 1 << 24  # bytes; far more than any model sees
 
 
@@ -33,7 +34,12 @@ def run(function: Callable[..., None], argv: list[str] | None = None) -> None:
     if page := page_asked_for(function, words, flags):
         write([page])
         return
-    values = through_fire(arguments.named_values(words, flags), flags)
+    named = arguments.named_values(words, flags)
+    if PRESETS & named.keys():
+        from picogpt.commands import presets
+
+        named = presets.with_files(named, flags)
+    values = through_fire(named, flags)
     with ctrl_c_raises():
         arguments.call(function, values)
 

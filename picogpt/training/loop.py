@@ -18,12 +18,11 @@ def fit(
     trainer: Trainer, run: Run, data: Data, held_out: Data, evaluate_every: int,
     on_step: Callable[[Step], None] = lambda step: None, on_row: Callable[[Row], None] = lambda row: None,
 ) -> None:  # fmt: skip
-    """Train to the last step of the settings. Every `evaluate_every` steps, and at the end, there is a checkpoint.
+    """Train to the last step. Every `evaluate_every` steps, and at the end, there are an evaluation and a checkpoint.
 
     Ctrl-C saves a checkpoint after the step that is being done, and raises KeyboardInterrupt. A second one does so at
     once. Raises UserError if a loss is not finite, or a file cannot be written; the last checkpoint stays.
     """
-    run.restore(trainer)
     last = trainer.settings.steps
     with interrupted() as is_interrupted:
         while trainer.step < last:

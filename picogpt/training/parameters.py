@@ -7,7 +7,7 @@ sees the same memory as the nested dicts that it knows.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class Vector:
         self.tensors = {name: self.tensors[name] for name in shapes}
         self.params: Params = nested(self.tensors)
 
-    def fill(self, tensors: Iterator[tuple[str, Array]]) -> None:
+    def fill(self, tensors: Iterable[tuple[str, Array]]) -> None:
         """Copy tensors, (name, array) each, into the vector."""
         for name, tensor in tensors:
             self.tensors[name][...] = tensor

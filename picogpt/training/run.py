@@ -24,7 +24,6 @@ import numpy as np
 from picogpt import files
 from picogpt.arrays import Array
 from picogpt.errors import UserError
-from picogpt.training.parameters import flat
 from picogpt.training.trainer import Step, Trainer
 from picogpt.weights import store, tensorfile
 
@@ -83,7 +82,7 @@ class Run:
             if held_out_loss < self.best:
                 self.best = held_out_loss
                 store.remove_unfinished(self.directory)
-                store.save_params(flat(trainer.averaged.params), self.directory)
+                store.save_params(trainer.averaged.tensors.items(), self.directory)
             files.save_text(self.directory / LOG, table(self.rows))
         return row
 

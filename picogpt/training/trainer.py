@@ -64,6 +64,11 @@ class Trainer:
     def __exit__(self, *_: object) -> None:
         self.team.__exit__()
 
+    def start_from(self, tensors: Iterable[tuple[str, Array]]) -> None:
+        """Begin with the weights of another model instead of new ones."""
+        self.weights.fill(tensors)
+        self.averaged.values[:] = self.weights.values
+
     def train(self, data: Data) -> Step:
         """Do one step. Raises UserError if the loss or the gradient is not finite; the weights are as before then."""
         settings = self.settings
@@ -139,7 +144,7 @@ def train(params: Params, tokens: ArrayLike, n_head: int, n_ctx: int | None = No
     ' fox jumps over the lazy'
     """
     with Trainer(hparams_of(params, n_head), Settings(**settings)) as trainer:
-        start_from(trainer, flat(params))
+        trainer.start_from(flat(params))
         data = Windows(tokens, n_ctx or len(params["wpe"]))
         for _ in range(trainer.settings.steps):
             trainer.train(data)
@@ -150,9 +155,3 @@ def hparams_of(params: Params, n_head: int) -> dict[str, int]:
     """The hyperparameters that a tree of weights implies."""
     (n_vocab, n_embd), n_ctx = params["wte"].shape, len(params["wpe"])
     return {"n_vocab": n_vocab, "n_ctx": n_ctx, "n_embd": n_embd, "n_head": n_head, "n_layer": len(params["blocks"])}
-
-
-def start_from(trainer: Trainer, tensors: Iterable[tuple[str, Array]]) -> None:
-    """Begin with the weights of another model instead of new ones."""
-    trainer.weights.fill(iter(tensors))
-    trainer.averaged.values[:] = trainer.weights.values

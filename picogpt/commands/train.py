@@ -1,0 +1,186 @@
+"""`python -m picogpt.train TEXT_FILE`: train a GPT-2 on a text."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from picogpt import files
+from picogpt.commands import cli
+from picogpt.encoder import Encoder
+from picogpt.errors import UserError
+from picogpt.model import Model, load, open_model
+from picogpt.training import picture, prepare, tokenizers
+from picogpt.training.data import Windows
+from picogpt.training.loop import fit
+from picogpt.training.parameters import flat
+from picogpt.training.run import ADVICE, SETTINGS, Row, Run, save_toml
+from picogpt.training.settings import Settings
+from picogpt.training.trainer import Step, Trainer
+from picogpt.weights.shapes import checked_hparams
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The size of a new model.
+
+    n_layer: blocks
+    n_head: attention heads
+    n_embd: the width of hidden states, a multiple of n_head
+    n_ctx: the positions that it sees, and the length of a window
+    """
+
+    n_layer: int = 6
+    n_head: int = 6
+    n_embd: int = 192
+    n_ctx: int = 256
+
+
+SMALL, DEFAULT = Shape(), Settings()
+
+
+def main(
+    text_file: str | None = None, *, output_dir: str | None = None, resume: bool = False,
+    settings_file: str | None = None, recipe: str | None = None, tokenizer: str = "characters",
+    held_out: float = 0.1, shape: Shape = SMALL, start_from: str | None = None, settings: Settings = DEFAULT,
+    evaluate_every: int = 250, sample: str | None = None, n_threads: int | None = None,
+) -> None:  # fmt: skip
+    """Train a GPT-2 on a text, with NumPy on all cores.
+
+    The output directory is a model: picogpt "prompt" -m ./OUTPUT_DIR continues a prompt with the best weights so far.
+    Ctrl-C saves a checkpoint, and --resume goes on from the last one as if the run had not been interrupted.
+
+    Files:
+        text_file: a text in UTF-8
+        output_dir: where the model, the log and the checkpoint go: a new or empty directory
+        resume: go on with the run in output_dir; its settings need not be given again
+        settings_file: a TOML file with settings, a line `name = value` for each; flags win over it
+        recipe: the settings of a paper: gpt1, gpt2 or gpt3; the settings file and flags win over it
+
+    Text:
+        tokenizer: characters, bytes, a number of tokens for a byte-level BPE that is learnt from the text, or the name
+            of a model whose tokenizer is taken
+        held_out: the part at the end of the text that is not trained on, but evaluated
+
+    Model:
+        shape: the size of a new model
+        start_from: a model whose weights are trained further, with its tokenizer, instead of a new one
+
+    Training:
+        settings: how the model is trained
+
+    Running:
+        evaluate_every: steps between evaluations; each writes a checkpoint
+        sample: a prompt that is continued at each evaluation
+        n_threads: the number of cores; by default all of them
+
+    Examples:
+        picogpt shakespeare.txt --output_dir runs/shakespeare --tokenizer 1024 --dropout 0.2
+        picogpt --output_dir runs/shakespeare --resume
+        picogpt mine.txt --output_dir runs/mine --start_from 124M --n_ctx 256 --batch_size 4 --steps 200
+    """
+    cli.at_least(1, evaluate_every=evaluate_every, n_threads=1 if n_threads is None else n_threads)
+    if text_file is None:
+        raise UserError("expected a text file, found none; see --help")
+    if output_dir is None:
+        raise UserError("expected --output_dir, found none: name a new directory for the model")
+    directory = Path(output_dir)
+    asked = {
+        "text_file": text_file, "tokenizer": tokenizer, "held_out": held_out, "start_from": start_from,
+        **asdict(shape), **asdict(settings), "evaluate_every": evaluate_every, "sample": sample,
+    }  # fmt: skip
+    with files.only_one(directory):
+        if not resume:
+            begin(directory, asked, Path(text_file), shape)
+        model, run = open_model(directory.absolute()), Run(directory)
+        train, test = (windows(run, name, shape.n_ctx, model) for name in prepare.PARTS)
+        with Trainer(model.hparams, settings, n_threads) as trainer:
+            if start_from:
+                trainer.start_from(flat(load(start_from).params))
+            run.restore(trainer)
+            with shown(model, trainer, characters_per_token(model, test), sample) as (on_step, on_row):
+                fit(trainer, run, train, test, evaluate_every, on_step, on_row)
+        picture.draw(run)
+
+
+def begin(directory: Path, asked: Mapping[str, Any], text_file: Path, shape: Shape) -> None:
+    """Write the files that a run starts with, settings.toml last. Raises UserError if the directory is not empty."""
+    if files.is_there(directory / SETTINGS):
+        raise UserError(f"{directory}: expected a new directory, found a run: go on with --resume, or name another one")
+    if files.is_dir(directory) and any(directory.iterdir()):
+        raise UserError(f"{directory}: expected a new or empty directory, found files: name another one")
+    texts = prepare.read_parts(text_file, asked["held_out"])
+    if asked["start_from"]:
+        origin = open_model(asked["start_from"])
+        encoder, hparams = origin.encoder, origin.hparams
+    else:
+        encoder = tokenizer_for(asked["tokenizer"], texts[0])
+        hparams = checked_hparams({"n_vocab": len(encoder.encoder), **asdict(shape)}, directory)
+    with files.explained(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        prepare.save_tokenizer(encoder, directory)
+        prepare.save_hparams(hparams, directory)
+        for name, text in zip(prepare.PARTS, texts, strict=True):
+            prepare.save_tokens(encoder, text, directory / f"{name}.npy")
+        save_toml(directory / SETTINGS, {name: value for name, value in asked.items() if value is not None})
+
+
+def tokenizer_for(kind: str, text: str) -> Encoder:
+    """A tokenizer that is learnt from a text, or that of a model. Raises UserError."""
+    if kind in ("characters", "bytes") or kind.isdecimal():
+        return tokenizers.learn(kind, text)
+    return open_model(kind).encoder
+
+
+def windows(run: Run, name: str, n_ctx: int, model: Model) -> Windows:
+    """The windows of a part of the text. Raises UserError if it is too short, or has ids that the model does not."""
+    tokens, n_vocab = run.tokens(name), model.hparams["n_vocab"]
+    if tokens.size and int(tokens.max()) >= n_vocab:
+        raise UserError(f"{run.directory / name}.npy: expected ids below {n_vocab}, found {tokens.max()}: {ADVICE}")
+    return Windows(tokens, min(n_ctx, model.hparams["n_ctx"]))
+
+
+def characters_per_token(model: Model, data: Windows) -> float:
+    """The mean length of a token in a text, or in its first million tokens."""
+    tokens = data.tokens[: 1 << 20].tolist()
+    return len(model.decode(tokens)) / len(tokens)
+
+
+@contextmanager
+def shown(
+    model: Model, trainer: Trainer, per_token: float, sample: str | None
+) -> Iterator[tuple[Callable[[Step], None], Callable[[Row], None]]]:
+    """What is called after each step, for the progress bar, and after each evaluation, for a line and a sample."""
+    from tqdm import tqdm
+
+    bar = tqdm(total=trainer.settings.steps, initial=trainer.step, unit="step", disable=None, leave=False)
+
+    def on_step(step: Step) -> None:
+        speed = (bar.format_dict["rate"] or 0) * step.n_tokens
+        bar.set_postfix_str(f"loss {step.loss:.3f}, {speed:.0f} tokens/s", refresh=False)
+        bar.update()
+
+    def on_row(row: Row) -> None:
+        held_out = row["held_out_loss"]
+        line = (
+            f"step {row['step']:.0f}: loss {row['loss']:.4f}, held out {held_out:.4f} "
+            f"({held_out / per_token:.4f} per character), {row['tokens_per_second']:.0f} tokens/s"
+        )
+        with bar.external_write_mode(file=sys.stdout):
+            cli.write([line])
+            if sample is not None:
+                cli.write([sampled(model, trainer, sample)])
+
+    with bar:
+        yield on_step, on_row
+
+
+def sampled(model: Model, trainer: Trainer, prompt: str) -> str:
+    """A prompt and what the model makes of it now: up to 100 tokens, the same ones for the same weights."""
+    now = Model(model.encoder, model.hparams, trainer.averaged.params)
+    n = min(100, model.hparams["n_ctx"] - len(model.encode(prompt)))
+    return prompt + now.generate(prompt, n, temperature=0.8, top_k=40, seed=trainer.settings.seed)
