@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from picogpt.arrays import Array, Params
+from picogpt.gpt2 import causal_mask
 
 Saved: TypeAlias = Any  # what a backward function needs of its forward function
 
@@ -172,6 +173,7 @@ def attention_forward(
         end = min(start + QUERIES, n_seq)
         e = q[..., start:end, :] @ k[..., :end, :].swapaxes(-1, -2)  # [..., n_head, end - start, end]
         if shift:
+            e[..., start:] += causal_mask(end - start)  # a later position must not be the largest
             e -= e.max(axis=-1, keepdims=True)
         np.exp(e, out=e)
         e[..., start:] *= lower_triangle(end - start)  # 0 for later positions
