@@ -214,10 +214,12 @@ def write_samples(texts: Iterable[str]) -> None:
         write([f"{'=' * 40} SAMPLE {number} {'=' * 40}\n", text])
 
 
-def progress(steps: Iterable[T], total: int, unit: str, beside_text: bool = False) -> Iterator[T]:
+def progress(
+    steps: Iterable[T], total: int, unit: str, beside_text: bool = False, doing: str = "generating"
+) -> Iterator[T]:
     """Show a progress bar on stderr, unless stderr is not a terminal or the text is written to the same terminal."""
     if not sys.stderr.isatty() or (beside_text and sys.stdout.isatty()):
         return iter(steps)
     from tqdm import tqdm
 
-    return iter(tqdm(steps, "generating", total=total, unit=unit, leave=False))
+    return iter(tqdm(steps, doing, total=total, unit=unit, leave=False))

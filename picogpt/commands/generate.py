@@ -45,6 +45,7 @@ def main(
 
     Other commands:
         python -m picogpt.batch     continue every prompt of a file
+        python -m picogpt.evaluate  measure how well a model predicts a text
         python -m picogpt.explain   show what a model thinks of a text
         python -m picogpt.verify    check every byte of a model's files
         python -m picogpt.export    write a model for other programs
