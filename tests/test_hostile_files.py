@@ -38,7 +38,7 @@ def with_checkpoint(tmp_path):
 def huggingface(tmp_path):
     """With every file that transformers may have saved, the weights in two files."""
     numpy = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed: it writes the checkpoint")
-    from picogpt.weights.huggingface import key_of
+    from picogpt.weights.state_dict import key_of
     from picogpt.weights.store import random_tensors
 
     directory = tmp_path / "hf"

@@ -11,7 +11,7 @@ import pytest
 import picogpt
 from picogpt import utils
 from picogpt.errors import UserError
-from picogpt.weights import download, find, hub, huggingface, store, tensorfile
+from picogpt.weights import download, find, hub, huggingface, state_dict, store, tensorfile
 from picogpt.weights.source import Known
 from tests.helpers import ROOT, SHAKESPEARE, TINY, make_model, run
 from tests.hub_server import COMMIT, TOKEN, HubServer
@@ -29,7 +29,7 @@ PARTS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 def made(tmp_path_factory):
     """A directory with a converted random model, and the bytes of its files as transformers would save it."""
     home = make_model(tmp_path_factory.mktemp("made"))
-    tensors = {huggingface.key_of(name): array for name, array in store.open_tensors(home, TINY).items()}
+    tensors = {state_dict.key_of(name): array for name, array in store.open_tensors(home, TINY).items()}
     names, parts = sorted(tensors), {}
     for path, keys in (WEIGHTS, names), (PARTS[0], names[:9]), (PARTS[1], names[9:]):
         tensorfile.save(home / path, {key: tensors[key] for key in keys}, {"format": "pt"})

@@ -22,7 +22,7 @@ pytest.importorskip("safetensors", reason="safetensors is not installed: it writ
 from safetensors.numpy import load_file, save_file
 
 from picogpt.weights import find, store
-from picogpt.weights.huggingface import key_of
+from picogpt.weights.state_dict import key_of
 
 IDS = [5, 1, 1000, 3, 3, 7, 500, 2]
 CONFIG = {"vocab_size": 1024, "n_positions": 32, "n_embd": 24, "n_head": 3, "n_layer": 2}

@@ -1,28 +1,24 @@
 """GPT-2 as Hugging Face's transformers saves it: config.json, model.safetensors, vocab.json and merges.txt.
 
 A config may ask for features that this model does not have: everything that differs from OpenAI's GPT-2 is refused by
-name. The tensors are those of OpenAI's checkpoints under other names; they become float32.
+name. The tensors are those of OpenAI's checkpoints under other names (state_dict.py); they become float32.
 """
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from picogpt import files
 from picogpt.arrays import Array
 from picogpt.encoder import Encoder
 from picogpt.errors import UserError
 from picogpt.weights import openai
-from picogpt.weights.shapes import check_names, checked_hparams, param_shapes
+from picogpt.weights.shapes import checked_hparams, param_shapes
 from picogpt.weights.source import Source
-from picogpt.weights.tensorfile import READ, TensorFile
+from picogpt.weights.state_dict import StateDict
 from picogpt.weights.tokenizer_json import read_encoder
 
 CONFIG = "config.json"
@@ -46,9 +42,6 @@ HPARAMS = {
     "n_head": "n_head",
     "n_layer": "n_layer",
 }
-LEAVES = {"w": "weight", "g": "weight", "b": "bias"}
-HEAD = "lm_head.weight"
-MASK = r"h\.\d+\.attn\.(bias|masked_bias)"  # constants, no weights
 PICKLE = "pytorch_model*.bin"  # what transformers saved before; one part or several
 CONVERT = (
     'python -c "import sys; from transformers import GPT2LMHeadModel as Model; '
@@ -102,15 +95,15 @@ class Checkpoint(Source):
         )
 
     def prepare(self, hparams: Mapping[str, int]) -> None:
-        with _Tensors(self.directory, self._weight_files()) as found:
+        with StateDict(self.directory, self._weight_files()) as found:
             found.check(param_shapes(hparams))
 
     def tensors(self, hparams: Mapping[str, int]) -> Iterator[tuple[str, Array]]:
         shapes = param_shapes(hparams)
-        with _Tensors(self.directory, self._weight_files()) as found:
+        with StateDict(self.directory, self._weight_files()) as found:
             found.check(shapes)
-            for name in shapes:
-                yield name, found.read(key_of(name))
+            for name, shape in shapes.items():
+                yield name, found.read(name, shape)
 
 
 def _refused(path: Path, key: str, expected: str, found: Any) -> UserError:
@@ -127,57 +120,3 @@ def file_names(path: Path) -> list[str]:
                 f"{path}: expected names of files in weight_map, found {files.quoted(name)}: fetch it again"
             )
     return sorted(set(names))
-
-
-class _Tensors:
-    """The tensors in one or several safetensors files, by their keys without a leading "transformer."."""
-
-    def __init__(self, directory: Path, paths: list[Path]):
-        self.directory = directory
-        self.places: dict[str, tuple[TensorFile, str]] = {}
-        with ExitStack() as opened:
-            for path in paths:
-                self._add(opened.enter_context(TensorFile(path)))
-            self._opened = opened.pop_all()
-
-    def _add(self, file: TensorFile) -> None:
-        for key in file.entries:
-            name = key.removeprefix("transformer.")
-            if name in self.places:
-                expected = f"expected each tensor once, found {name[:80]} twice"
-                raise UserError(f"{self.directory}: {expected}: fetch the files again")
-            self.places[name] = file, key
-
-    def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Raise UserError if names, shapes or dtypes are not those of the model, or if its head is not wte."""
-        weights = {key for key in self.places if not re.fullmatch(MASK, key)}
-        expected = {key_of(name): shape for name, shape in shapes.items()}
-        check_names(expected, weights - {HEAD}, self.directory)
-        for key, shape in expected.items():
-            self._check_tensor(key, shape)
-        if HEAD in weights and not np.array_equal(self.read(HEAD), self.read("wte.weight")):
-            raise UserError(f"{self.directory}: {HEAD} differs from wte.weight: a separate head is not supported")
-
-    def _check_tensor(self, key: str, shape: tuple[int, ...]) -> None:
-        file, full_key = self.places[key]
-        entry = file.entries[full_key]
-        if entry.shape != shape or entry.dtype not in READ:
-            expected = f"expected {full_key} of shape {list(shape)} in {', '.join(READ)}"
-            raise UserError(f"{self.directory}: {expected}, found {files.quoted(list(entry.shape))} in {entry.dtype}")
-
-    def read(self, key: str) -> Array:
-        """A tensor as float32."""
-        file, full_key = self.places[key]
-        return file.read(full_key)
-
-    def __enter__(self) -> _Tensors:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._opened.close()
-
-
-def key_of(name: str) -> str:
-    """h0/attn/c_attn/w as h.0.attn.c_attn.weight, without the prefix "transformer." of some checkpoints."""
-    path, _, leaf = re.sub(r"^h(\d+)", r"h.\1", name).replace("/", ".").rpartition(".")
-    return f"{path}.{LEAVES[leaf]}" if leaf in LEAVES else f"{leaf}.weight"

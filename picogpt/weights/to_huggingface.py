@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from picogpt.encoder import END_OF_TEXT, Encoder
-from picogpt.weights import huggingface, tensorfile
+from picogpt.weights import huggingface, state_dict, tensorfile
 from picogpt.weights.export import Whole, added_tokens, vocabulary, write_merges, write_vocabulary
 
 PREFIX = "transformer."
@@ -21,7 +21,7 @@ def writer(_: str) -> Callable[[Whole, Path], None]:
 
 def write(model: Whole, directory: Path) -> None:
     """Write the files. The tensors keep their bytes, and each lies as transformers would save it."""
-    keyed = {PREFIX + huggingface.key_of(name): tensor for name, tensor in model.tensors.items()}
+    keyed = {PREFIX + state_dict.key_of(name): tensor for name, tensor in model.tensors.items()}
     tensorfile.save(directory / huggingface.WEIGHTS, keyed, {"format": "pt"})
     _save(directory / huggingface.CONFIG, config(model))
     write_vocabulary(model.encoder, directory / "vocab.json")
