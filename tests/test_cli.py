@@ -361,7 +361,8 @@ def test_a_mistake_is_one_line_and_status_2(words, message):
 
 def test_defaults_are_those_that_are_documented():
     assert {
-        "prompt": None, "n_tokens_to_generate": 40, "model_size": "124M", "models_dir": None, "sampling": Sampling(),
+        "prompt": None, "prompt_file": None, "n_tokens_to_generate": 40, "model_size": "124M", "models_dir": None,
+        "sampling": Sampling(),
         "nsamples": 1, "lookahead": True, "draft_model": None, "cache_prompt": None, "delete_checkpoint": False,
     } == DEFAULTS  # fmt: skip
 

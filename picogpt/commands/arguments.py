@@ -10,7 +10,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -168,14 +168,27 @@ def placed(texts: list[str], names: list[str]) -> dict[str, str]:
 
 def type_of(parameter: inspect.Parameter) -> Any:
     """The type of a parameter, `int` for `int | None`."""
-    if isinstance(parameter.annotation, types.UnionType):
+    if typing.get_origin(parameter.annotation) in (types.UnionType, typing.Union):
         return next(t for t in typing.get_args(parameter.annotation) if t is not type(None))
     return parameter.annotation
+
+
+def choices(parameter: inspect.Parameter) -> list[str]:
+    """All values of a parameter whose type is a Literal of texts; none for any other.
+
+    >>> from typing import Literal
+    >>> choices(inspect.Parameter("how", inspect.Parameter.KEYWORD_ONLY, annotation=Literal["crop", "half"] | None))
+    ['crop', 'half']
+    """
+    expected = type_of(parameter)
+    return list(typing.get_args(expected)) if typing.get_origin(expected) is typing.Literal else []
 
 
 def parser_for(name: str, parameter: inspect.Parameter) -> Callable[[str], Any]:
     """A function that reads the text of a parameter's value. It raises UserError."""
     expected = type_of(parameter)
+    if among := choices(parameter):
+        return lambda text: one_of(name, among, text)
 
     def parse(text: str) -> Any:
         try:
@@ -184,3 +197,10 @@ def parser_for(name: str, parameter: inspect.Parameter) -> Callable[[str], Any]:
             raise UserError(f"--{name}: expected {KINDS[expected]}, found {text[:SHOWN]!r}") from None
 
     return parse
+
+
+def one_of(name: str, among: Sequence[str], text: str) -> str:
+    """A text that is one of several. Raises UserError for another."""
+    if text not in among:
+        raise UserError(f"--{name}: expected {' or '.join(among)}, found {text[:SHOWN]!r}")
+    return text

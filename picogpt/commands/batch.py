@@ -32,8 +32,8 @@ def main(
     output file that does not come from such a run.
 
     Files:
-        input_file: a file or a pipe with a prompt per line; in a .jsonl file a line is a JSON string, or an object with
-            a string as "prompt". Bytes that are not UTF-8 become \\udc80 to \\udcff in the output
+        input_file: a file or a pipe, or - for stdin, with a prompt per line; in a .jsonl file a line is a JSON string,
+            or an object with a string as "prompt". Bytes that are not UTF-8 become \\udc80 to \\udcff in the output
         output_file: where the lines go, by default stdout. A pipe or a device has no OUTPUT_FILE.run
 
     Texts:
@@ -53,7 +53,7 @@ def main(
     cli.at_least(0, n_tokens_to_generate=n_tokens_to_generate)
     prompts = read_prompts(Path(input_file))
     model = open_model(model_size, models_dir)
-    inputs = encoded(prompts, model, n_tokens_to_generate, input_file)
+    inputs = encoded(prompts, model, n_tokens_to_generate, "stdin" if input_file == "-" else input_file)
     settings = {"n_tokens_to_generate": n_tokens_to_generate, **asdict(sampling)}
     known = {"model_size": model_size, "small files": fingerprint(model)}
     with results.opened(output_file, prompts) as out:
@@ -78,11 +78,7 @@ def read_prompts(path: Path) -> list[str]:
 
     Only "\\n" and "\\r\\n" end a line. Bytes that are not UTF-8 become surrogate escapes, which are encoded as bytes.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(LARGEST + 1)
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the prompts: {error.strerror}: choose another --input_file") from None
+    data = cli.read_input(path, LARGEST, "prompts", "input_file")
     if len(data) > LARGEST or data.count(b"\n") > MOST:
         raise UserError(f"{path}: expected at most {files.size(LARGEST)} and {MOST} lines, found more: {SPLIT}")
     text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors="surrogateescape")

@@ -45,8 +45,12 @@ def run(function: Callable[..., None], argv: list[str] | None = None) -> None:
 
 
 def page_asked_for(function: Callable[..., None], words: list[str], flags: arguments.Flags) -> str | None:
-    """The help page if -h is among the flags, or the version if --version is; else None."""
+    """The help page if -h is among the flags, the version if --version is, or a shell's completion; else None."""
     before_dashes, _ = arguments.split_at_dashes(words, flags)
+    if before_dashes and before_dashes[0].partition("=")[0] == "--completion":
+        from picogpt.commands import completion
+
+        return completion.script(function, " ".join(before_dashes).partition("--completion")[2][1:])
     if {"-h", "--help"} & {*before_dashes}:
         from picogpt.commands import help
 
@@ -148,20 +152,39 @@ def program_name() -> str:
     return f"python -m {'.'.join(module.parts)}"
 
 
-def read_prompt(prompt: str | None) -> str:
-    """The prompt, or the text from a pipe without its last newline. Bytes that are not UTF-8 become surrogate escapes.
+def read_prompt(prompt: str | None, prompt_file: str | None = None) -> str:
+    """The prompt, or the text of a file or a pipe without its last newline. Other bytes become surrogate escapes.
 
-    Raises UserError if there is neither, or if the pipe is empty: only "" as an argument starts a new text.
+    Raises UserError if there is none, or two, or if a file or pipe is empty: only "" as an argument starts a new text.
     """
+    if prompt is not None and prompt_file is not None:
+        raise UserError(f"expected one prompt, found {prompt[:40]!r} and --prompt_file: leave one out")
     if prompt is not None:
         return prompt
-    piped = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read(PROMPT_LIMIT + 1)
-    if len(piped) > PROMPT_LIMIT:
-        raise UserError(f"expected a prompt of at most {PROMPT_LIMIT >> 20} MB from the pipe, found more")
-    text = re.sub(r"\r?\n\Z", "", piped.decode("utf-8", errors="surrogateescape"))
+    if prompt_file is not None:
+        where, data = prompt_file, read_input(prompt_file)
+    else:
+        where, data = "the pipe", b"" if sys.stdin is None or sys.stdin.isatty() else read_input("-")
+    if len(data) > PROMPT_LIMIT:
+        raise UserError(f"expected a prompt of at most {PROMPT_LIMIT >> 20} MB from {where}, found more")
+    text = re.sub(r"\r?\n\Z", "", data.decode("utf-8", errors="surrogateescape"))
+    if not text and prompt_file is not None:
+        raise UserError(f'{prompt_file}: expected a prompt, found an empty file: give the prompt "" for a new text')
     if not text:
         raise UserError(f'expected a prompt, found none: {program_name()} "Once upon a time", or "" for a new text')
     return text
+
+
+def read_input(path: str | Path, limit: int = PROMPT_LIMIT, what: str = "prompt", flag: str = "prompt_file") -> bytes:
+    """The first limit + 1 bytes of a file, a pipe or a device, or of stdin if the path is "-". Raises UserError."""
+    if str(path) == "-":
+        return b"" if sys.stdin is None else sys.stdin.buffer.read(limit + 1)
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(limit + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot read the {what}: {reason}: choose another --{flag}") from None
 
 
 def at_least(least: int, **values: int) -> None:

@@ -12,14 +12,15 @@ from picogpt.sampling import GREEDY, Sampling
 
 
 def main(
-    prompt: str | None = None, *, n_tokens_to_generate: int = 40, model_size: str = "124M",
-    models_dir: str | None = None, sampling: Sampling = GREEDY, nsamples: int = 1, lookahead: bool = True,
-    draft_model: str | None = None, cache_prompt: str | None = None, delete_checkpoint: bool = False,
+    prompt: str | None = None, *, prompt_file: str | None = None, n_tokens_to_generate: int = 40,
+    model_size: str = "124M", models_dir: str | None = None, sampling: Sampling = GREEDY, nsamples: int = 1,
+    lookahead: bool = True, draft_model: str | None = None, cache_prompt: str | None = None, delete_checkpoint: bool = False,
 ) -> None:  # fmt: skip
     """Continue a prompt with GPT-2: the text goes to stdout as it is generated, everything else to stderr.
 
     Text:
         prompt: the text to continue, by default read from a pipe; "" starts a new text
+        prompt_file: a file that holds the prompt; a newline at its end is left out
         n_tokens_to_generate: the number of tokens; fewer if the text ends before, with <|endoftext|>
         sampling: how tokens are chosen
         nsamples: the number of texts, generated as one batch
@@ -44,6 +45,7 @@ def main(
         picogpt -m shakespeare -- "--text that begins with a dash goes last"
 
     Other commands:
+        picogpt --completion bash   a script that completes flags with the Tab key, in bash or zsh
         python -m picogpt.batch     continue every prompt of a file
         python -m picogpt.evaluate  measure how well a model predicts a text
         python -m picogpt.explain   show what a model thinks of a text
@@ -54,7 +56,7 @@ def main(
     cli.at_least(0, n_tokens_to_generate=n_tokens_to_generate)
     if nsamples > 1 and draft_model:
         raise UserError(f"a draft model guesses for one text at a time, found nsamples {nsamples}: leave one out")
-    text = cli.read_prompt(prompt)
+    text = cli.read_prompt(prompt, prompt_file)
 
     # the small files first: a prompt that is too long is refused before the weights are downloaded or opened
     model = open_model(model_size, models_dir)

@@ -75,7 +75,7 @@ def spelling(name: str, flags: Flags) -> str:
         return name.upper()
     letters = [f"-{letter}, " for letter, long in arguments.SHORT.items() if long == name]
     no = "[no]" * (flags[name].default is True)
-    value = VALUES.get(arguments.type_of(flags[name]), "TEXT")
+    value = "|".join(arguments.choices(flags[name])) or VALUES.get(arguments.type_of(flags[name]), "TEXT")
     return f"{''.join(letters) or '    '}--{no}{name} {value}".rstrip()
 
 
