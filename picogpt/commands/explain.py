@@ -37,7 +37,7 @@ def main(
 
     Examples:
         picogpt "To be, or not to be" -m shakespeare
-        picogpt "To be, or not to be" -m shakespeare --html to-be.html
+        picogpt "To be, or not to be" -m shakespeare --html be.html
         picogpt --tokens "unbelievable" -m shakespeare
     """
     cli.at_least(0, n_others=n_others)

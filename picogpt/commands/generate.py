@@ -14,7 +14,8 @@ from picogpt.sampling import GREEDY, Sampling
 def main(
     prompt: str | None = None, *, prompt_file: str | None = None, n_tokens_to_generate: int = 40,
     model_size: str = "124M", models_dir: str | None = None, sampling: Sampling = GREEDY, nsamples: int = 1,
-    lookahead: bool = True, draft_model: str | None = None, cache_prompt: str | None = None, delete_checkpoint: bool = False,
+    lookahead: bool = True, draft_model: str | None = None, cache_prompt: str | None = None,
+    delete_checkpoint: bool = False,
 ) -> None:  # fmt: skip
     """Continue a prompt with GPT-2: the text goes to stdout as it is generated, everything else to stderr.
 
@@ -45,7 +46,7 @@ def main(
         picogpt -m shakespeare -- "--text that begins with a dash goes last"
 
     Other commands:
-        picogpt --completion bash   a script that completes flags with the Tab key, in bash or zsh
+        picogpt --completion bash   complete flags with the Tab key; or zsh
         python -m picogpt.batch     continue every prompt of a file
         python -m picogpt.evaluate  measure how well a model predicts a text
         python -m picogpt.explain   show what a model thinks of a text
