@@ -137,7 +137,7 @@ class Model:
 
     def trace(
         self, text: str | Sequence[int], *, keep: str | Collection[str] | None = None, edit: Edits | None = None,
-        limit: int = 2 << 30,
+        limit: int = 2 * 10**9,
     ) -> Trace:  # fmt: skip
         """Run a text through the model and keep its activations by name: see docs/inside.md.
 

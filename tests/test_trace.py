@@ -273,11 +273,13 @@ def test_a_trace_cannot_be_changed_by_accident(tiny):
             trace[name][...] = 0
 
 
-def test_a_trace_reads_like_a_dict(tiny):
+def test_a_trace_reads_like_a_dict(tiny, tmp_path):
     trace = tiny.trace(TEXT)
     assert "h1.attn.z" in trace and "h1.attn.result" not in trace and 3 not in trace
     assert len(trace) == len(list(trace)) == len(dict(trace)) == 36
     assert dict(trace)["wte"] is trace["wte"]
+    np.savez(tmp_path / "trace.npz", **trace)
+    assert list(np.load(tmp_path / "trace.npz")) == list(trace)
     assert "".join(trace.tokens) == TEXT and trace.ids == tiny.encode(TEXT)
     with pytest.raises(UserError, match=r"found that it was not kept: trace again with keep=\['h1.attn.result'\]"):
         trace["h1.attn.result"]

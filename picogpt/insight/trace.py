@@ -25,7 +25,7 @@ from picogpt.insight.attribution import Attribution, attribute
 from picogpt.insight.names import BLOCK, ONLY_IF_ASKED, all_names, find, shape_of, without_layer
 from picogpt.model import Model
 
-LIMIT = 2 << 30  # bytes that a trace may take unless it is told otherwise
+LIMIT = 2 * 10**9  # bytes that a trace may take unless it is told otherwise
 
 
 def trace(
