@@ -4,6 +4,7 @@
 # make check                 lint, format and types
 # make bench                 speed, compared with the bare matrix products
 # make bench-peers           speed, compared with other engines, in a separate environment
+# make bench-train           speed of training, compared with PyTorch, in the same environment
 # make parity                compare with OpenAI's own code: needs PYTHON37=..., takes GPT2_REPO=a local clone
 # make golden                write tests/golden/ again, from the answers of OpenAI's own code
 
@@ -22,9 +23,9 @@ GPT2_REPO ?= .parity/gpt-2
 PARITY_MODELS ?= shakespeare random-sharp random-124M $(patsubst models/%/hparams.json,%,$(wildcard models/124M/hparams.json))
 OFFICIAL := --official_python .parity/python3.7/bin/python --gpt2_repo "$(GPT2_REPO)"
 
-export PROMPT
+export PROMPT WITH_NANOGPT
 
-.PHONY: run test fuzz check format bench bench-peers parity golden clean
+.PHONY: run test fuzz check format bench bench-peers bench-train parity golden clean
 
 # the prompt goes through the environment, so that the shell does not interpret quotes and dollars in it
 run: $(VENV)/installed-run
@@ -53,6 +54,10 @@ bench: $(VENV)/installed-bench
 bench-peers: .bench/peers/installed
 	$(if $(WITH),ln -sfn "$(abspath $(WITH))" .bench/peers/picoGPT)
 	$(UNPINNED) .bench/python/bin/python -m benchmarks.peers
+
+# WITH_NANOGPT=a clone of nanoGPT uses its own model; SIZES="small 124M-256" measures these alone
+bench-train: .bench/peers/installed
+	$(UNPINNED) .bench/python/bin/python -m benchmarks.training $(SIZES)
 
 .bench/peers/installed: pyproject.toml
 	mkdir -p .bench/peers
