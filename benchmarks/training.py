@@ -41,7 +41,7 @@ class Worker:
     """A trainer in a process that answers over pipes."""
 
     def __init__(self, name: str, shape: dict[str, int], n_cores: int):
-        self.name, self.errors = name, TemporaryFile("w+")  # a pipe could become full
+        self.name, self.errors = name, TemporaryFile("w+")  # noqa: SIM115, and a pipe could become full
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.trainers", name, json.dumps(shape), str(n_cores), CLONE],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, cwd=ROOT, env=ENVIRONMENT,
