@@ -6,6 +6,7 @@ import base64
 import math
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -344,7 +345,7 @@ def test_the_map_follows_the_pointer(shown):
     now = chosen(shown)
     assert (now["token"], now["key"]) == (5, 2)
     weight = shown.js(f"weight({now['layer']}, {now['head']}, 5, 2)")
-    assert f"token 2: {100 * weight:.1f} %" in shown.text("#map-readout") or weight < 0.001 or weight > 0.0995
+    assert f"token 2: {100 * weight:.1f}%" in shown.text("#map-readout") or weight < 0.001 or weight > 0.0995
     shown.mouse("mouseMoved", left + 8.5 * cell, top + 5.5 * cell)  # a token cannot look ahead
     assert chosen(shown)["key"] is None
 
@@ -431,7 +432,7 @@ def move(shown, slider: str, value: float) -> None:
 
 
 def percent_of(text: str) -> float:
-    return 0.0005 if text.startswith("<") else float(text.removesuffix(" %")) / 100
+    return 0.0005 if text.startswith("<") else float(text.removesuffix("%")) / 100
 
 
 @given(
@@ -475,3 +476,18 @@ def test_a_page_of_one_token(browser, tmp_path, model):
     assert browser.text("#token-facts").startswith("“<|endoftext|>” is token 0 of 1")
     browser.click("#after")
     assert chosen(browser)["token"] == 0
+
+
+# the documentation
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the examples are for a POSIX shell")
+def test_the_examples_of_the_documentation_print_what_it_shows(tmp_path):
+    text = (ROOT / "docs" / "inside.md").read_text(encoding="utf-8")
+    examples = re.findall(r"^```\n\$ (.*picogpt\.explain.*)\n((?:.*\n)*?)```$", text, re.MULTILINE)
+    assert len(examples) == 3
+    for command, printed in examples:
+        command = command.replace("python", shlex.quote(sys.executable))
+        env = ENVIRONMENT | {"PYTHONUTF8": "1", "PYTHONPATH": str(ROOT)}
+        process = subprocess.run(command, shell=True, capture_output=True, cwd=tmp_path, env=env)
+        assert (process.stdout.decode(), process.returncode) == (printed, 0)

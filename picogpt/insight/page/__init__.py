@@ -1,6 +1,6 @@
 """A page that shows one pass of a model: an HTML file of its own, which needs no network and no other file.
 
-page.html, style.css, sampling.js and views.js are the page. Here the numbers of a trace are put into it: rounded to
+page.html, style.css and the scripts are the page. Here the numbers of a trace are put into it: rounded to
 bytes where only a colour comes of them, and written in base64.
 """
 
@@ -35,6 +35,7 @@ KEPT = [
     "wte", "wpe", "resid_pre", "ln_1", "attn.q", "attn.k", "attn.v", "attn.pattern", "attn.z", "attn.c_proj",
     "resid_mid", "ln_2", "mlp.c_fc", "mlp.gelu", "mlp.c_proj", "resid_post", "ln_f", "logits",
 ]  # fmt: skip
+SCRIPTS = ["sampling.js", "state.js", "text.js", "flow.js", "attention.js", "lens.js", "page.js"]
 OF_HEADS = ["attn.q", "attn.k", "attn.v", "attn.z"]
 OF_BLOCKS = [
     "resid_pre", "ln_1", "attn.c_proj", "resid_mid", "ln_2", "mlp.c_fc", "mlp.gelu", "mlp.c_proj", "resid_post",
@@ -68,7 +69,7 @@ def filled(numbers: dict[str, Any]) -> str:
     parts = {
         "title": html.escape(f"Inside GPT-2: {title[:60]}"),
         "style": part("style.css"),
-        "script": f"{part('sampling.js')}\n{part('views.js')}",
+        "script": "\n\n".join(map(part, SCRIPTS)),
         "data": values.replace("<", "\\u003c"),  # "</script>" would end the script
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], part("page.html"))

@@ -1,3 +1,5 @@
+"use strict";
+
 // From logits to the probabilities of the next token, as picogpt/sampling.py and OpenAI's sample.py have it:
 // temperature, then top-k, then top-p.
 //
