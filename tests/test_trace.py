@@ -58,6 +58,12 @@ def test_logits_are_those_of_the_fast_model_and_of_the_reference(either):
     close(trace["logits"], reference.gpt2(trace.ids, **either.params, n_head=either.hparams["n_head"]))
 
 
+@pytest.mark.parametrize("n_seq", [1, 2, 33, 256])
+def test_any_length_gives_the_logits_of_the_fast_model(model, n_seq):
+    ids = np.random.default_rng(n_seq).integers(0, 1024, n_seq)
+    close(model.trace(ids, keep=["logits"])["logits"], model.logits(ids))
+
+
 def test_every_activation_is_what_the_functions_of_the_reference_make_of_the_ones_before(either):
     trace, n_head = either.trace(TEXT, keep="*"), either.hparams["n_head"]
     n_seq, params = len(trace.ids), either.params
