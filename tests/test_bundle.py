@@ -196,7 +196,7 @@ def test_every_byte_of_a_tensor_is_checked(tmp_path):
 
 
 def test_a_short_file_of_data(written):
-    with pytest.raises(UserError, match=f"m{DATA}: expected 8 bytes, found 7: it is damaged: fetch it again"):
+    with pytest.raises(UserError, match=f"m{DATA}: expected 8 bytes, found 7: it is damaged: delete "):
         Bundle(written(index_of(a=entry()), bytes(7)))
 
 

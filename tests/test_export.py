@@ -165,6 +165,25 @@ def test_hparams_are_written_as_openai_wrote_them(tf, tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_verify_compares_with_tensorflow(tf, tiny, tmp_path, capsys):
+    from picogpt.commands import verify
+
+    with pytest.raises(UserError, match="tiny: expected a TensorFlow checkpoint, found none"):
+        verify.main(str(tiny), with_tensorflow=True)
+    utils.export(tiny, tmp_path / "out", "tf")
+    picogpt.load(tmp_path / "out")
+    verify.main(str(tmp_path / "out"), with_tensorflow=True)
+    assert capsys.readouterr().out.endswith("/params: 28 tensors: equal to what TensorFlow reads\n")
+
+    [home] = (tmp_path / "cache" / "converted").iterdir()
+    manifest = json.loads((home / "params" / "manifest.json").read_text())
+    tensors = {name: np.array(tensor) for name, tensor in tensors_of(tiny).items()}
+    tensors["h1/attn/c_proj/w"][3, 5] += 1
+    store.save_params(tensors.items(), home, manifest["source"])
+    with pytest.raises(UserError, match="h1/attn/c_proj/w differs from what TensorFlow reads"):
+        verify.main(str(tmp_path / "out"), with_tensorflow=True)
+
+
 # llama.cpp
 
 

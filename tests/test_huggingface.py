@@ -223,7 +223,7 @@ def test_a_damaged_file_is_reported(tmp_path, damage):
     write_checkpoint(tmp_path / "gpt2")
     path = tmp_path / "gpt2" / "model.safetensors"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(UserError, match=r"gpt2/model\.safetensors: expected .*: it is damaged: fetch it again"):
+    with pytest.raises(UserError, match=r"gpt2/model\.safetensors: expected .*: it is damaged: delete "):
         logits(tmp_path / "gpt2", tmp_path / "models")
 
 

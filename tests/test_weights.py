@@ -15,7 +15,9 @@ import pytest
 from picogpt import files, utils
 from picogpt.errors import UserError
 from picogpt.weights import find, openai, store, variables
+from picogpt.weights.source import Known
 from tests import bundle_writer, disks
+from tests.blob_server import BlobServer
 from tests.helpers import (
     ROOT,
     SHAKESPEARE,
@@ -401,11 +403,31 @@ def test_damaged_data_is_reported_and_leaves_nothing(model_dir):
     for path, damaged in ((data, bytes(flipped)), (data, whole[data][:-1]), (index, whole[index][:-1]), (index, b"")):
         path.write_bytes(damaged)
         message = refused(model_dir)
-        assert message.startswith(f"{path}: expected ") and message.endswith(": it is damaged: fetch it again")
+        assert message.startswith(f"{path}: expected ")
+        assert message.endswith(f": it is damaged: delete {path.name}, and run again or put a good one there")
         assert not [path for path in model_dir.iterdir() if path.is_dir()]
         path.write_bytes(whole[path])
     data.unlink()
-    assert refused(model_dir) == f"{data}: expected a file, found none: it is damaged: fetch it again"
+    assert refused(model_dir) == f"{data}: expected a file, found none: fetch it again"
+
+
+def test_damaged_data_without_a_known_digest_is_to_be_deleted_by_name_and_then_fetched(
+    model_dir, monkeypatch
+):
+    directory = model_dir.rename(model_dir.with_name("355M"))
+    sizes = {path.name: Known(path.stat().st_size) for path in directory.iterdir()}
+    monkeypatch.setitem(openai.HPARAMS, "355M", TINY)
+    monkeypatch.setitem(openai.KNOWN, "355M", sizes)
+    data = directory / openai.DATA
+    good = data.read_bytes()
+    data.write_bytes(bytes([good[0] ^ 1]) + good[1:])
+    with pytest.raises(UserError, match=f"found [0-9a-f]{{8}}: it is damaged: delete {openai.DATA}, and run again"):
+        utils.load_params("355M", directory.parent, TINY)
+    data.unlink()
+    with BlobServer({f"355M/{openai.DATA}": good}) as server:
+        monkeypatch.setenv("PICOGPT_WEIGHTS_URL", server.url)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        assert utils.load_params("355M", directory.parent, TINY)["wte"].shape == (1024, 24)
 
 
 def test_one_of_openais_is_checked_once_it_is_fetched(model_dir, monkeypatch):

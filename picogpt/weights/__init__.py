@@ -9,7 +9,8 @@ huggingface.py   Hugging Face's files: tensorfile.py reads safetensors, state_di
 hub.py           the same by their names on the Hugging Face Hub
 download.py      downloads that resume; transport.py talks to the server, partial.py keeps what has arrived
 convert.py       from a source to the store
-export.py        the way out: to_huggingface.py, to_tensorflow.py and to_gguf.py write for other programs
+export.py        the way out: to_huggingface.py, to_tensorflow.py and to_gguf.py write for other programs;
+                     with_tensorflow.py compares the converted weights with what TensorFlow reads
 extras.py        packages that only some uses need
 store.py         the converted weights, one mapped file for each model; shapes.py knows their names and shapes
 """

@@ -28,7 +28,7 @@ from picogpt import files
 from picogpt.arrays import Array
 from picogpt.errors import UserError
 from picogpt.weights.crc32c import masked
-from picogpt.weights.mapped import DAMAGED, MappedFile, named
+from picogpt.weights.mapped import AGAIN, DAMAGED, MappedFile, named
 
 MAGIC = bytes.fromhex("57fb808b247547db")
 FOOTER, TRAILER = 48, 5  # bytes
@@ -66,7 +66,8 @@ class Bundle:
         end = max((entry.offset + entry.size for entry in self.entries.values()), default=0)
         if end > self._file.size:
             self.close()
-            raise UserError(f"{self._file.path}: expected {end} bytes, found {self._file.size}: {DAMAGED}")
+            with named(self._file.path):
+                raise UserError(f"expected {end} bytes, found {self._file.size}: {DAMAGED}")
 
     def read(self, name: str) -> Array:
         """A tensor as a read-only view into the file, after its checksum was compared. Raises UserError."""
@@ -91,7 +92,7 @@ class Bundle:
 
 def read_index(path: Path) -> dict[str, Entry]:
     """What the index of a checkpoint says about each tensor, in the order of names. Raises UserError."""
-    data = files.read_bytes(path, files.SMALL, DAMAGED)
+    data = files.read_bytes(path, files.SMALL, AGAIN)
     with named(path):
         records = [record for block in _blocks(data) for record in _records(block)]
         if not records or records[0][0] != b"":

@@ -23,7 +23,6 @@ from picogpt.errors import UserError, printable
 from picogpt.weights import huggingface
 from picogpt.weights.extras import imported
 from picogpt.weights.huggingface import CONFIG, INDEX, WEIGHTS
-from picogpt.weights.mapped import DAMAGED
 from picogpt.weights.tokenizer_json import FILES
 
 NAME = re.compile(r"hf:(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w./+-]*))?", re.ASCII)
@@ -192,7 +191,7 @@ def _is_compared(path: Path) -> bool:
     else:
         found = _git_digest(files.read_bytes(blob, files.VOCABULARY))
     if found != blob.name:
-        raise UserError(f"{path}: expected the digest {blob.name}, found {found}: {DAMAGED}: delete {blob} first")
+        raise UserError(f"{path}: expected the digest {blob.name}, found {found}: delete {blob} and run again")
     return True
 
 

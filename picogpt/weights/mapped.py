@@ -14,7 +14,8 @@ from picogpt import files
 from picogpt.arrays import Array
 from picogpt.errors import UserError
 
-DAMAGED = "it is damaged: fetch it again"
+DAMAGED = "it is damaged"  # the end of a message to which `named` adds what to do
+AGAIN = "fetch it again"
 
 
 class MappedFile:
@@ -25,7 +26,7 @@ class MappedFile:
 
     def __init__(self, path: Path):
         self.path = path
-        self._file = files.open_file(path, DAMAGED)
+        self._file = files.open_file(path, AGAIN)
         self.size = os.fstat(self._file.fileno()).st_size
 
     def part(self, offset: int, n_bytes: int) -> Array:
@@ -50,10 +51,14 @@ class MappedFile:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Put the name of a file before the message of each UserError."""
+    """Put the path of a file before the message of each UserError, and say what to do if it is damaged.
+
+    A damaged file has to be deleted, because a file that is there is never fetched.
+    """
     try:
         yield
     except files.UnreadableError:  # names it already
         raise
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        advice = f": delete {path.name}, and run again or put a good one there" if str(error).endswith(DAMAGED) else ""
+        raise UserError(f"{path}: {error}{advice}") from None
