@@ -411,9 +411,7 @@ def test_damaged_data_is_reported_and_leaves_nothing(model_dir):
     assert refused(model_dir) == f"{data}: expected a file, found none: fetch it again"
 
 
-def test_damaged_data_without_a_known_digest_is_to_be_deleted_by_name_and_then_fetched(
-    model_dir, monkeypatch
-):
+def test_damaged_data_without_a_known_digest_is_to_be_deleted_by_name_and_then_fetched(model_dir, monkeypatch):
     directory = model_dir.rename(model_dir.with_name("355M"))
     sizes = {path.name: Known(path.stat().st_size) for path in directory.iterdir()}
     monkeypatch.setitem(openai.HPARAMS, "355M", TINY)

@@ -56,6 +56,7 @@ class Team:
         chunks = list(enumerate(pieces(len(inputs), inputs.shape[1])))
         n_busy = min(self.n_threads, len(chunks))
 
+        @np.errstate(all="ignore")  # the caller looks at the sum; errstate holds for one thread
         def share(thread: int) -> float:
             self.grads[thread].values[:] = 0
             total = 0.0
