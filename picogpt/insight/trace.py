@@ -38,10 +38,10 @@ def trace(
     edits = traced.check_edits(edit, model.hparams["n_layer"])
     check_memory(kept, len(ids), model.hparams, limit)
     gpt2.check_request(ids, model.params, 0)
-    taps = traced.Taps(kept, edits)
+    tap = traced.Tap(kept, edits)
     with np.errstate(all="ignore"):  # damaged weights give numbers that are not finite, as in gpt2.next_logits
-        traced.gpt2(ids, **model.params, n_head=model.hparams["n_head"], tap=taps)
-    return Trace(model, [int(i) for i in ids], taps.kept, tuple(edits))
+        traced.gpt2(ids, **model.params, n_head=model.hparams["n_head"], tap=tap)
+    return Trace(model, [int(i) for i in ids], tap.kept, tuple(edits))
 
 
 def names_to_keep(keep: str | Collection[str] | None, n_layer: int) -> list[str]:

@@ -10,6 +10,7 @@ the same numbers. There is no cache: all positions are computed, so that each is
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,11 @@ from picogpt.insight.names import all_names, find
 from picogpt.sampling import GREEDY, Sampling
 
 
-class Taps:
+class Tap:
     """What happens to the activations of a pass: an edit to those in `edit`, and those in `keep` are kept.
 
-    >>> tap = Taps(keep={"h0.attn.z"}, edit={"h0.attn.z": lambda z: 2 * z})
-    >>> tap("h0.attn.z", np.float32([1, 2]))
+    >>> tap = Tap(keep={"h0.attn.z"}, edit={"h0.attn.z": lambda z: 2 * z})
+    >>> tap.inside("h0")("attn.z", np.float32([1, 2]))
     array([2., 4.], dtype=float32)
     >>> tap.kept
     {'h0.attn.z': array([2., 4.], dtype=float32)}
@@ -34,8 +35,16 @@ class Taps:
     def __init__(self, keep: Collection[str] = (), edit: Edits | None = None):
         self.keep, self.edit = frozenset(keep), edit or {}
         self.kept: dict[str, Array] = {}
+        self.scope = ""
+
+    def inside(self, scope: str) -> Tap:
+        """The same for a block, whose functions need not know which one it is."""
+        tap = copy(self)
+        tap.scope = f"{scope}."
+        return tap
 
     def __call__(self, name: str, x: Array) -> Array:
+        name = self.scope + name
         if name in self.edit:
             x = edited(name, x, self.edit[name])
         if name in self.keep:
@@ -44,24 +53,9 @@ class Taps:
         return x
 
     def wants(self, name: str) -> bool:
+        """Whether an activation is kept or edited, so that it has to be computed."""
+        name = self.scope + name
         return name in self.edit or name in self.keep
-
-    def inside(self, scope: str) -> Tap:
-        """A tap for a part of the model, which need not know where it stands."""
-        return Tap(self, f"{scope}.")
-
-
-class Tap:
-    """The taps of one block: its names begin with `scope`."""
-
-    def __init__(self, taps: Taps, scope: str):
-        self.taps, self.scope = taps, scope
-
-    def __call__(self, name: str, x: Array) -> Array:
-        return self.taps(self.scope + name, x)
-
-    def wants(self, name: str) -> bool:
-        return self.taps.wants(self.scope + name)
 
 
 def edited(name: str, x: Array, edit: Edit) -> Array:
@@ -82,7 +76,7 @@ def edited(name: str, x: Array, edit: Edit) -> Array:
         raise UserError(f"edit of {name}: expected numbers of shape {list(x.shape)}, found {found}") from None
 
 
-def gpt2(ids: ArrayLike, wte: Array, wpe: Array, blocks: list[Params], ln_f: Params, n_head: int, tap: Taps) -> Array:
+def gpt2(ids: ArrayLike, wte: Array, wpe: Array, blocks: list[Params], ln_f: Params, n_head: int, tap: Tap) -> Array:
     # [n_seq] -> [n_seq, n_vocab]
     """The logits of the token after each position, as gpt2.gpt2 computes them."""
     ids = np.asarray(ids)
@@ -156,12 +150,12 @@ def generate(
     So an edit sees the whole text so far, and a step takes as long as a pass over it: use it for short texts.
     """
     check_request(inputs, params, n_tokens_to_generate)
-    tap = Taps(edit=check_edits(edit, len(params["blocks"])))
+    tap = Tap(edit=check_edits(edit, len(params["blocks"])))
     return _generate(np.asarray(inputs).tolist(), params, n_head, n_tokens_to_generate, tap, sampling, stop_id)
 
 
 def _generate(
-    ids: list[int], params: Params, n_head: int, n_tokens_to_generate: int, tap: Taps, sampling: Sampling,
+    ids: list[int], params: Params, n_head: int, n_tokens_to_generate: int, tap: Tap, sampling: Sampling,
     stop_id: int | None,
 ) -> Iterator[int]:  # fmt: skip
     rngs = sampling.rngs(1)
