@@ -201,7 +201,7 @@ class Model:
     def generate_ids(
         self, prompt: str | Sequence[int], n_tokens_to_generate: int = 40, *,
         lookahead: bool = True, draft: Model | None = None, edit: Edits | None = None,
-        cache_prompt: str | Path | None = None, **settings: Any,
+        cache_prompt: str | Path | None = None, start: gpt2.Start | None = None, **settings: Any,
     ) -> Iterator[int]:  # fmt: skip
         """The token ids that follow a prompt, each as soon as it is known.
 
@@ -209,6 +209,7 @@ class Model:
         draft: a smaller model with the same vocabulary that guesses instead
         edit: changes of activations on the way, as in `trace`; without cache and guesses, so much slower
         cache_prompt: a file that keeps the keys and values of the prompt; a text that begins with it starts at once
+        start: a function that takes the place of gpt2.start
         """
         from picogpt.decoding import lookahead as ahead
 
@@ -223,7 +224,7 @@ class Model:
             if cache_prompt is not None:
                 raise UserError("edit: expected no cache_prompt, found one: its keys and values are not edited")
             return traced.generate(*request, edit=edit, sampling=sampling, stop_id=stop_id)
-        start = self._start(ids, cache_prompt)
+        start = start or self._start(ids, cache_prompt)
         if draft is not None:
             max_length = len(ids) + n_tokens_to_generate
             guesser = ahead.DraftModel(ids, draft.params, draft.hparams["n_head"], max_length)

@@ -364,6 +364,7 @@ def test_defaults_are_those_that_are_documented():
         "prompt": None, "prompt_file": None, "n_tokens_to_generate": 40, "model_size": "124M", "models_dir": None,
         "sampling": Sampling(),
         "nsamples": 1, "lookahead": True, "draft_model": None, "cache_prompt": None, "delete_checkpoint": False,
+        "interactive": False,
     } == DEFAULTS  # fmt: skip
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from picogpt import utils
 from picogpt.commands import cli
 from picogpt.errors import UserError
-from picogpt.model import Model, open_model
+from picogpt.model import Model, load, open_model
 from picogpt.sampling import GREEDY, Sampling
 
 
@@ -15,7 +16,7 @@ def main(
     prompt: str | None = None, *, prompt_file: str | None = None, n_tokens_to_generate: int = 40,
     model_size: str = "124M", models_dir: str | None = None, sampling: Sampling = GREEDY, nsamples: int = 1,
     lookahead: bool = True, draft_model: str | None = None, cache_prompt: str | None = None,
-    delete_checkpoint: bool = False,
+    delete_checkpoint: bool = False, interactive: bool = False,
 ) -> None:  # fmt: skip
     """Continue a prompt with GPT-2: the text goes to stdout as it is generated, everything else to stderr.
 
@@ -25,6 +26,7 @@ def main(
         n_tokens_to_generate: the number of tokens; fewer if the text ends before, with <|endoftext|>
         sampling: how tokens are chosen
         nsamples: the number of texts, generated as one batch
+        interactive: keep the model loaded and write on by turns: each line that you type is added to the text
 
     Model:
         model_size: 124M, 355M, 774M or 1558M (downloaded when first used), shakespeare (bundled), the name of a
@@ -57,6 +59,13 @@ def main(
     cli.at_least(0, n_tokens_to_generate=n_tokens_to_generate)
     if nsamples > 1 and draft_model:
         raise UserError(f"a draft model guesses for one text at a time, found nsamples {nsamples}: leave one out")
+    if interactive:
+        check_interactive(nsamples=nsamples > 1, draft_model=draft_model, cache_prompt=cache_prompt)
+        begun = prompt is not None or prompt_file is not None
+        text = cli.read_prompt(prompt, prompt_file) if begun else None
+        how = {"n_tokens_to_generate": n_tokens_to_generate, "lookahead": lookahead}
+        converse(load(model_size, models_dir), text, sampling, **how)
+        return
     text = cli.read_prompt(prompt, prompt_file)
 
     # the small files first: a prompt that is too long is refused before the weights are downloaded or opened
@@ -87,3 +96,16 @@ def check_prompt_file(path: str, ids: list[int], model: Model) -> None:
     from picogpt.decoding.prompt_file import PromptFile
 
     PromptFile(path, ids, model.encoder, model.hparams)
+
+
+def check_interactive(**given: object) -> None:
+    """Raise UserError if a flag is given that --interactive cannot be with."""
+    if wrong := [name for name, value in given.items() if value]:
+        raise UserError(f"--interactive: expected no --{wrong[0]}, found one: leave one of the two out")
+
+
+def converse(model: Model, prompt: str | None, sampling: Sampling, **settings: Any) -> None:
+    """See interactive.py, which only a conversation imports."""
+    from picogpt.commands.interactive import talk
+
+    talk(model, prompt, sampling, **settings)
