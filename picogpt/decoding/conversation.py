@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from picogpt.arrays import Array, ArrayLike, Params
 from picogpt.errors import UserError
 from picogpt.gpt2 import KVCache, new_cache, next_logits
-
-if TYPE_CHECKING:
-    from picogpt.model import Model
+from picogpt.model import Model
 
 
 class Kept:
