@@ -337,6 +337,27 @@ def test_pointing_at_a_token_changes_the_map_and_what_may_come_next(shown):
     assert (shown.pixels("#map-canvas"), shown.text("#bars"), shown.text("#map-readout")) == after
 
 
+def test_what_is_drawn_is_what_the_trace_has(shown, model):
+    trace = model.trace(model.encode(PROMPT))
+    assert shown.js("weight(2, 1, 5, 3)") == pytest.approx(trace.patterns[2, 1, 5, 3], abs=0.004)
+    assert shown.js("weight(2, 1, 3, 5)") == 0
+    for strip, x in {
+        "wte": trace["wte"][5], "x": trace["h0.resid_pre"][5], "attn.q": trace["h2.attn.q"][1, 5],
+        "attn.z": trace["h2.attn.z"][1, 5], "mlp.gelu": trace["h2.mlp.gelu"][5], "ln_f": trace["ln_f"][5],
+    }.items():  # fmt: skip
+        drawn = shown.js(f"numbersOf('{strip}', {{token: 5, layer: 2, head: 1}})")
+        x = x[: len(drawn["values"])]
+        assert len(x) in (16, 32)
+        assert np.allclose(drawn["values"], x / np.abs(x).max(), atol=0.005)
+        first = float(drawn["text"].split(",")[0].replace("−", "-"))
+        assert np.allclose(first, x[0], atol=np.abs(x).max() / 100)
+    of_pattern = shown.js("numbersOf('attn.pattern', {token: 5, layer: 2, head: 1})")["values"]
+    assert np.allclose(np.square(of_pattern), trace.patterns[2, 1, 5], atol=0.004)
+    shapes = shown.js("[...document.querySelectorAll('.shape')].map(shape => shape.innerText)")
+    n_seq = len(trace.ids)
+    assert shapes[0] == f"{n_seq} × 192" and shapes[-1] == f"{n_seq} × 1024" and f"6 × {n_seq} × 32" in shapes
+
+
 def test_the_map_follows_the_pointer(shown):
     shown.centre("#map-canvas")
     left, top = shown.js("(({x, y}) => [x, y])(document.querySelector('#map-canvas').getClientRects()[0])")

@@ -15,7 +15,7 @@ function makeHeads() {
   grid.addEventListener("pointerleave", () => point({}));
   arrows(grid, items, model.n_head, (at) => choose({ layer: Math.floor(at / model.n_head), head: at % model.n_head }));
   views.push(({ layer, head }) => {
-    items.forEach((item, at) => item.setAttribute("aria-selected", at === layer * model.n_head + head));
+    items.forEach((item, at) => set(item, "aria-selected", at === layer * model.n_head + head));
     reachable(items, chosen.layer * model.n_head + chosen.head);
   });
   drawHeads(items);

@@ -1,11 +1,12 @@
 // How the numbers flow through a block: for each step, its shape and the first numbers of the chosen token.
 
 function makeFlow() {
-  const steps = [...document.querySelectorAll(".step")].map(makeStep);
+  const steps = [...document.querySelectorAll("[data-strip]")].map(makeStep);
   element("layer").max = model.n_layer - 1;
   element("layer").addEventListener("input", () => choose({ layer: +element("layer").value }));
   views.push((shown) => {
-    for (const step of steps) drawStep(step, shown);
+    const said = steps.map((step) => drawStep(step, shown)); // first: reading a width after a text has changed takes long
+    steps.forEach((step, i) => tellStep(step, said[i], shown));
     const { token, layer } = shown, last = layer === model.n_layer - 1;
     element("layer").value = layer;
     element("flow-layer").textContent = layer;
@@ -26,7 +27,6 @@ function bestOf(token) {
 
 function makeStep(step) {
   const { strip, shape } = step.dataset;
-  if (!strip) return {};
   const numbers = create("div", "numbers"), canvas = create("canvas"), note = create("span", "note");
   canvas.setAttribute("role", "img");
   numbers.append(canvas, create("code", "shape", shapeOf(shape)), note);
@@ -40,12 +40,15 @@ function shapeOf(letters) {
   return letters.split(" ").map((letter) => sizes[letter]).join(" × ");
 }
 
-function drawStep({ strip, canvas, note }, shown) {
-  if (!strip) return;
+function drawStep({ strip, canvas }, shown) {
   const { values, text } = numbersOf(strip, shown);
-  drawNumbers(canvas, values, strip === "attn.pattern" ? "looks-strong" : null);
+  drawNumbers(canvas, values, strip === "attn.pattern" ? "looks-strong" : "positive");
+  return text;
+}
+
+function tellStep({ strip, canvas, note }, text, { token }) {
   note.textContent = text;
-  canvas.setAttribute("aria-label", `${strip} of ${quoted(shown.token)}: ${text}`);
+  set(canvas, "aria-label", `${strip} of ${quoted(token)}: ${text}`);
 }
 
 // Numbers from -1 to 1 to be drawn for a step, and what there is to say about them.
@@ -67,9 +70,9 @@ function numbersOf(strip, { token, layer, head }) {
   return { values, text: `${first.join(", ")}, …` };
 }
 
-function drawNumbers(canvas, values, one) {
+function drawNumbers(canvas, values, above) {
   const { context, width } = fitted(canvas, 18);
-  const positive = colour(one ?? "positive"), negative = colour("negative"), empty = colour("line");
+  const positive = colour(above), negative = colour("negative"), empty = colour("line");
   const cell = width / values.length, gap = cell > 5 ? 1 : 0;
   values.forEach((value, i) => {
     context.fillStyle = rgba(empty, 0.35);

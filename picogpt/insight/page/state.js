@@ -127,7 +127,12 @@ function arrows(group, items, columns, onChoose) {
 }
 
 function reachable(items, at) {
-  items.forEach((item, i) => (item.tabIndex = i === at ? 0 : -1));
+  items.forEach((item, i) => set(item, "tabindex", i === at ? 0 : -1));
+}
+
+// Set an attribute if it has changed, which takes much less time where most of many have not.
+function set(item, name, value) {
+  if (item.getAttribute(name) !== String(value)) item.setAttribute(name, value);
 }
 
 function visibleWithin(scroller, item) {

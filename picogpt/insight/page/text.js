@@ -17,8 +17,8 @@ function makeTokens(place, label, describe) {
   arrows(place, items, 1, (i) => choose({ token: i, key: null }));
   views.push((shown) => {
     items.forEach((item, i) => {
-      item.setAttribute("aria-selected", i === shown.token);
-      item.setAttribute("aria-label", describe(i, shown));
+      set(item, "aria-selected", i === shown.token);
+      set(item, "aria-label", describe(i, shown));
     });
     reachable(items, chosen.token);
   });
