@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 import os
 import re
@@ -208,6 +209,14 @@ def test_a_page_is_one_file_that_loads_nothing(written):
     assert "{{title}}" not in html and "default-src 'none'" in html
 
 
+def test_no_token_ends_the_script_that_has_the_data():
+    token = {"name": "</script><!--<script>{{style}}"}
+    html = page.filled({"tokens": [token]})
+    assert html.count("</script>") == 2 and html.count("<script") == 2 and html.count("<!--") == 0
+    values = re.search(r'<script type="application/json" id="data">(.*?)</script>', html)[1]
+    assert json.loads(values) == {"tokens": [token]}
+
+
 def test_the_numbers_of_a_page_are_those_of_the_trace(model):
     ids = model.encode("To be, or not to be")
     trace = model.trace(ids)
@@ -281,6 +290,18 @@ def test_a_page_replaces_an_older_one_and_leaves_nothing_beside_it(tmp_path):
     explain("To be", *SMALL, "--html", str(tmp_path / "link.html"))
     assert "Inside GPT-2: To be" in (tmp_path / "out.html").read_text(encoding="utf-8")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["link.html", "out.html"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no ulimit")
+def test_a_page_is_written_completely_or_not_at_all(tmp_path):
+    (tmp_path / "out.html").write_text("old")
+    words = [*EXPLAIN, "To be", *SMALL, "--html", str(tmp_path / "out.html")]
+    env = ENVIRONMENT | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    limited = ["sh", "-c", f"ulimit -f 10; exec {shlex.join(words)}"]  # blocks of 512 or 1024 bytes
+    process = subprocess.run(limited, capture_output=True, cwd=tmp_path, env=env, text=True)
+    assert (process.stdout, process.returncode) == ("", 2)
+    assert "out.html: File too large: choose another --html" in process.stderr
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"out.html": "old"}
 
 
 def test_damaged_weights_make_no_page(model):
