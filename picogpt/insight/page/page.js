@@ -7,6 +7,7 @@ function makeTheme() {
   const isDark = () => (document.documentElement.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark";
   const redraw = () => {
     button.textContent = isDark() ? "Light" : "Dark";
+    set(button, "aria-label", `Change to ${isDark() ? "light" : "dark"} colours`);
     for (const draw of themed) draw();
   };
   button.addEventListener("click", () => {
