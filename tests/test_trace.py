@@ -255,6 +255,17 @@ def test_an_unknown_name_is_refused_with_the_nearest(tiny, wanted, hint):
             call()
 
 
+@quick
+@given(st.text() | st.text("h01.*?[]!attnzresidlgmp_", max_size=12))
+def test_any_text_is_a_name_or_a_mistake(wanted):
+    known = names.all_names(2)
+    try:
+        found = names.find(wanted, known)
+        assert found and set(found) <= set(known)
+    except UserError as error:
+        assert str(error).startswith("unknown activation")
+
+
 def test_a_trace_that_is_too_large_is_refused_before_it_is_computed(tiny):
     with pytest.raises(UserError, match=r"at most 1 kB, found 28.7 kB for 7 tokens, most of it logits \(28.7 kB\)"):
         Model(tiny.encoder, HPARAMS, lambda: pytest.fail("opened")).trace([0] * 7, keep="logits", limit=1000)
