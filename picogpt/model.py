@@ -53,7 +53,8 @@ class Model:
     params   the weights: nested dicts of arrays, as gpt2.gpt2 takes them
 
     `settings` are the fields of Sampling: temperature, top_k, top_p, seed. By default the likeliest token is taken each
-    time. A prompt is a text or a list of token ids; an empty one starts a new text.
+    time. A prompt is a text or a list of token ids; an empty one starts a new text. `generate` and `stream` also take
+    what `generate_ids` takes, as `edit`.
 
     The methods raise UserError when they are called, if a setting is out of range, or if the prompt and the tokens to
     generate do not fit into n_ctx.
