@@ -28,16 +28,19 @@ Weights and activations are float32. A Python float keeps an array float32; a Nu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from picogpt.arrays import Array, ArrayLike, Params
+from picogpt.choosing import Chooser
 from picogpt.errors import UserError
 from picogpt.matmul import FEW_ROWS, matmul
 from picogpt.sampling import GREEDY, Sampling
+
+Watch: TypeAlias = Callable[[int, int, Array], bool]  # (row or number of a text, new id, its logits) -> whether to end
 
 # block sizes that keep intermediate results in the processor's cache; skip them at the first reading
 QUERY_BLOCK = 96  # queries whose scores are computed at a time
@@ -354,7 +357,7 @@ def next_logits(
 ) -> Array:  # [..., n_seq] -> [..., n_last, n_vocab]
     """Run new tokens, a prompt or one for each row, through the model and return the logits after the last n_last."""
     new = np.asarray(new)
-    with np.errstate(all="ignore"):  # Sampling.next_ids finds numbers that are not finite
+    with np.errstate(all="ignore"):  # Chooser.next finds numbers that are not finite
         while new.shape[-1] >= PREFILL_CHUNK + n_last:
             hidden_states(new[..., :PREFILL_CHUNK], **params, n_head=n_head, kv_cache=kv_cache, n_last=1)
             new = new[..., PREFILL_CHUNK:]
@@ -378,13 +381,17 @@ Start = Callable[[ArrayLike, Params, int, int], tuple[KVCache, Array]]
 
 def generate(
     inputs: ArrayLike, params: Params, n_head: int, n_tokens_to_generate: int, *,
-    sampling: Sampling = GREEDY, nsamples: int | None = None, stop_id: int | None = None, start: Start = start,
+    sampling: Sampling = GREEDY, nsamples: int | None = None, stop_id: int | None = None, watch: Watch | None = None,
+    start: Start = start,
 ) -> Iterator[Any]:  # fmt: skip
     """Continue the token ids `inputs`, [n_seq], yielding each new id as soon as it is known.
 
     With nsamples, that many continuations are generated as one batch, and the prompt is computed once. Each step yields
-    a list of nsamples ids. The ids end before stop_id; in a batch, a row that has ended repeats stop_id until all have.
-    `start` runs the prompt through the model.
+    a list of nsamples ids. The ids end before stop_id; in a batch, a row that has ended repeats its last id until all
+    have. `start` runs the prompt through the model.
+
+    watch(row, id, logits) is called with each new token of a row, 0 if there is one, and the logits that it was chosen
+    from. If it returns True, the row ends with that token.
 
     Raises UserError if the prompt and the new tokens do not fit into n_ctx, and for ids outside the vocabulary.
 
@@ -394,40 +401,61 @@ def generate(
     >>> list(generate(ids, model.params, model.hparams["n_head"], 4))
     [199, 41, 458, 732]
     """
-    check_request(inputs, params, n_tokens_to_generate)
+    check_request(inputs, params, n_tokens_to_generate, sampling)
     if nsamples is not None and not (isinstance(nsamples, (int, np.integer)) and nsamples >= 1):
         raise UserError(f"nsamples must be a whole number, 1 or more, found {nsamples!r}")
-    return _generate(inputs, params, n_head, n_tokens_to_generate, sampling, nsamples, stop_id, start)
+    ids = np.asarray(inputs).tolist()
+    steps = _generate(ids, params, n_head, n_tokens_to_generate, sampling, nsamples, stop_id, watch, start)
+    return steps if nsamples is not None else (row[0] for row in steps)
 
 
 def _generate(
-    inputs: ArrayLike, params: Params, n_head: int, n_tokens_to_generate: int, sampling: Sampling,
-    nsamples: int | None, stop_id: int | None, start: Start,
-) -> Iterator[Any]:  # fmt: skip
+    inputs: list[int], params: Params, n_head: int, n_tokens_to_generate: int, sampling: Sampling,
+    nsamples: int | None, stop_id: int | None, watch: Watch | None, start: Start,
+) -> Iterator[list[int]]:  # fmt: skip
     if n_tokens_to_generate == 0:
         return
-    kv_cache, at = start(inputs, params, n_head, np.size(inputs) + n_tokens_to_generate)
+    kv_cache, at = start(inputs, params, n_head, len(inputs) + n_tokens_to_generate)
+    at = at[None]  # [1, n_vocab]
     if nsamples is not None:  # they share the prompt
         kv_cache = kv_cache.repeat(nsamples)
-        at = np.repeat(at[None], nsamples, axis=0)  # [nsamples, n_vocab]
-    rngs = sampling.rngs(nsamples or 1)
-    stopped = np.zeros(at.shape[:-1], bool)
+        at = np.repeat(at, nsamples, axis=0)  # [nsamples, n_vocab]
+    texts = choosers(inputs, params, n_head, sampling, nsamples or 1)
+    ended = [False] * len(texts)
     for n_left in reversed(range(n_tokens_to_generate)):
-        ids = sampling.next_ids(at, rngs)  # [], or [nsamples]
-        if stop_id is not None:
-            ids = np.where(stopped, stop_id, ids)
-            stopped = ids == stop_id
-            if stopped.all():
-                return
-        yield ids.tolist()
+        for row, text in enumerate(texts):
+            ended[row] = ended[row] or text.next(at[row]) == stop_id
+        if all(ended):
+            return
+        for row, text in enumerate(texts):
+            ended[row] = ended[row] or (watch is not None and watch(row, text.ids[-1], text.logits))
+        ids = [text.ids[-1] for text in texts]
+        yield ids
+        if all(ended):
+            return
         if n_left:
-            at = next_logits(ids[..., None], params, n_head, kv_cache)[..., -1, :]
+            new = np.array(ids)[:, None] if nsamples is not None else ids  # [nsamples, 1], or [1]
+            at = next_logits(new, params, n_head, kv_cache)[..., -1, :].reshape(len(texts), -1)
 
 
-def check_request(inputs: ArrayLike, params: Params, n_tokens_to_generate: int) -> None:
+def choosers(inputs: Sequence[int], params: Params, n_head: int, sampling: Sampling, n_texts: int = 1) -> list[Chooser]:
+    """What chooses the tokens of n_texts continuations of one prompt, which differ if they are drawn."""
+
+    def again(ids: list[int]) -> Array:  # [n_seq] -> [n_vocab]
+        with np.errstate(all="ignore"):
+            x = hidden_states(ids, **params, n_head=n_head, n_last=1)
+            last: Array = logits(x, params["wte"])[-1]
+        return last
+
+    rngs = sampling.rngs(n_texts)
+    return [Chooser(sampling, inputs, rngs[i] if rngs else None, again) for i in range(n_texts)]
+
+
+def check_request(inputs: ArrayLike, params: Params, n_tokens_to_generate: int, sampling: Sampling = GREEDY) -> None:
     """Raise UserError if `inputs` is not a prompt that can be continued by this many tokens."""
     ids = check_ids(inputs, len(params["wte"]))
     check_length(ids.size, n_tokens_to_generate, len(params["wpe"]))
+    sampling.check_ids(len(params["wte"]))
 
 
 def check_ids(inputs: ArrayLike, n_vocab: int) -> Array:  # [n_seq] -> [n_seq]

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picogpt import gpt2
+from picogpt import choosing, gpt2
 from picogpt.decoding import batch
-from picogpt.decoding.lookahead import too_close
 from picogpt.errors import UserError
 from picogpt.sampling import GREEDY, Sampling
 from picogpt.weights import store
@@ -115,11 +114,6 @@ def test_no_position_is_computed_for_padding(params, passes):
 # near ties
 
 
-def test_two_logits_are_too_close_where_rounding_decides():
-    assert too_close(np.float32([1, 1 - 1e-6]))
-    assert not too_close(np.float32([1, 0.9]))
-
-
 def with_twins(params, factor):
     """Every token has a twin whose logit is `factor` times its own."""
     half = params["wte"][: HPARAMS["n_vocab"] // 2]
@@ -127,21 +121,31 @@ def with_twins(params, factor):
 
 
 @pytest.mark.parametrize(
-    ("factor", "how", "n_alone"),
-    [(1, GREEDY, 19 * len(PROMPTS)), (1 - 1e-6, GREEDY, 19 * len(PROMPTS)), (0.9, GREEDY, 0), (1, DRAWN, 0)],
+    ("factor", "how", "n_again"),
+    [(1, GREEDY, 20 * len(PROMPTS)), (1 - 1e-6, GREEDY, 20 * len(PROMPTS)), (0.9, GREEDY, 0), (1, DRAWN, None)],
 )
-def test_a_near_tie_is_decided_by_the_row_alone(params, passes, factor, how, n_alone):
+def test_a_near_tie_is_computed_again_from_the_ids_alone(params, passes, factor, how, n_again):
     twins = with_twins(params, factor)
     found = together(twins, 20, batch_size=4, sampling=how)
-    assert sum(shape == (1,) for shape in passes) == n_alone + sum(len(prompt) == 1 for prompt in PROMPTS)
+    n_alone = sum(len(shape) == 1 for shape in passes) - len(PROMPTS)  # each prompt is one
+    assert n_alone == n_again if n_again is not None else n_alone < 20 * len(PROMPTS) / 20
     assert found == alone(twins, 20, sampling=how)
 
 
-def test_a_near_tie_takes_the_logits_of_decide_alone(params, monkeypatch):
-    monkeypatch.setattr(batch, "too_close", lambda row: True)
+def test_a_position_that_is_not_sure_takes_the_logits_computed_again(params, monkeypatch):
+    monkeypatch.setattr(choosing, "TOO_CLOSE", 1e9)
     assert together(params, 20, batch_size=4) == alone(params, 20)
-    monkeypatch.setattr(batch, "decide_alone", lambda *_: np.eye(1, HPARAMS["n_vocab"], 7)[0])
-    assert [text[1:] for text in together(params, 20)] == [[7] * 19] * len(PROMPTS)
+    real = gpt2.choosers
+    again = np.eye(1, HPARAMS["n_vocab"], 7)[0]
+
+    def choosers(*arguments):
+        texts = real(*arguments)
+        for text in texts:
+            text.again = lambda ids: again
+        return texts
+
+    monkeypatch.setattr(batch, "choosers", choosers)
+    assert together(params, 20) == [[7] * 20] * len(PROMPTS)
 
 
 # requests

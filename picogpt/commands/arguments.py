@@ -1,12 +1,14 @@
 """From the words of a command line to the arguments of a function.
 
 A parameter whose type is a dataclass stands for its fields: `sampling: Sampling = GREEDY` gives --temperature, --top_k
-and so on, and the function gets one Sampling, which has checked them.
+and so on, and the function gets one Sampling, which has checked them. A field that no word can stand for, such as a
+function, is no flag. A flag whose type is a tuple or a mapping may be given several times.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import types
 import typing
@@ -40,7 +42,7 @@ def flags_of(function: Callable[..., Any]) -> Flags:
     for name, parameter in parameters(function).items():
         if has_fields(parameter):
             fields = parameters(parameter.annotation)
-            flags |= {field: p.replace(kind=p.KEYWORD_ONLY) for field, p in fields.items()}
+            flags |= {field: p.replace(kind=p.KEYWORD_ONLY) for field, p in fields.items() if is_readable(p)}
         else:
             flags[name] = parameter
     return flags
@@ -59,6 +61,16 @@ def call(function: Callable[..., None], values: Mapping[str, Any]) -> None:
 
 def has_fields(parameter: inspect.Parameter) -> bool:
     return is_dataclass(parameter.annotation)
+
+
+def is_readable(parameter: inspect.Parameter) -> bool:
+    """Whether a word can stand for a parameter's value."""
+    return type_of(parameter) in (str, *KINDS) or is_repeatable(parameter)
+
+
+def is_repeatable(parameter: inspect.Parameter) -> bool:
+    """Whether a flag may be given several times: the parameter is a tuple or a mapping."""
+    return typing.get_origin(type_of(parameter)) in (tuple, Mapping)
 
 
 def positional(flags: Flags) -> list[str]:
@@ -92,10 +104,12 @@ def named_values(words: list[str], flags: Flags) -> dict[str, str]:
 
     --name value, --name=value, --na-me, --noname for a boolean, and the letters of SHORT are flags. A word that does
     not look like a flag is positional, and so is one that follows a "--" at the end. Raises UserError for a flag that
-    is unknown, given twice or has no value, and for positional words that are missing or too many.
+    is unknown, given twice or has no value, and for positional words that are missing or too many. The values of a flag
+    that may be given several times are a list in JSON.
     """
     before, after = split_at_dashes(words, flags)
     named: dict[str, str] = {}
+    several: dict[str, list[str]] = {}
     texts: list[str] = []
     known = spellings(flags)
     while before:
@@ -106,7 +120,12 @@ def named_values(words: list[str], flags: Flags) -> dict[str, str]:
         name, implied = find(flag["flag"], known)
         if name in named:
             raise UserError(f"expected --{name} once, found it twice")
-        named[name] = value_of(flag, implied, before, known)
+        value = value_of(flag, implied, before, known)
+        if is_repeatable(flags[name]):
+            several.setdefault(name, []).append(value)
+        else:
+            named[name] = value
+    named |= {name: json.dumps(values) for name, values in several.items()}
     named |= placed(texts + after, [name for name in positional(flags) if name not in named])
     if missing := [name for name, p in flags.items() if p.default is p.empty and name not in named]:
         raise UserError(f"expected {' and '.join(missing)}, found nothing; see --help")
@@ -190,13 +209,30 @@ def parser_for(name: str, parameter: inspect.Parameter) -> Callable[[str], Any]:
     if among := choices(parameter):
         return lambda text: one_of(name, among, text)
 
-    def parse(text: str) -> Any:
+    def parse(text: str, kind: Any = expected) -> Any:
         try:
-            return {"true": True, "false": False}[text.lower()] if expected is bool else expected(text)
+            return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
         except (ValueError, KeyError):
-            raise UserError(f"--{name}: expected {KINDS[expected]}, found {text[:SHOWN]!r}") from None
+            raise UserError(f"--{name}: expected {KINDS[kind]}, found {text[:SHOWN]!r}") from None
 
-    return parse
+    def pair(text: str) -> tuple[Any, Any]:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--{name}: expected {pairs_of(expected)}, found {text[:SHOWN]!r}")
+        key_kind, value_kind = typing.get_args(expected)
+        return parse(key, key_kind), parse(value, value_kind)
+
+    def parse_all(text: str) -> Any:
+        if typing.get_origin(expected) is tuple:
+            return tuple(parse(word, typing.get_args(expected)[0]) for word in json.loads(text))
+        return dict(map(pair, json.loads(text)))
+
+    return parse_all if is_repeatable(parameter) else parse
+
+
+def pairs_of(kind: Any) -> str:
+    """How a pair of a mapping is written: ID=X."""
+    return "ID=X" if typing.get_args(kind) == (int, float) else "NAME=VALUE"
 
 
 def one_of(name: str, among: Sequence[str], text: str) -> str:

@@ -6,7 +6,6 @@ import codecs
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +53,14 @@ def main(
     prompts = read_prompts(Path(input_file))
     model = open_model(model_size, models_dir)
     inputs = encoded(prompts, model, n_tokens_to_generate, "stdin" if input_file == "-" else input_file)
-    settings = {"n_tokens_to_generate": n_tokens_to_generate, **asdict(sampling)}
+    settings = {"n_tokens_to_generate": n_tokens_to_generate, **vars(sampling)}
     known = {"model_size": model_size, "small files": fingerprint(model)}
     with results.opened(output_file, prompts) as out:
         out.check(settings, known)
         left = [number for number in range(len(prompts)) if number not in out.there]
         if out.there:
             files.note(f"{len(out.there)} of {len(prompts)} were there already{without_a_seed(sampling)}")
-        events = model.batch_ids([inputs[n] for n in left], n_tokens_to_generate, batch_size, **asdict(sampling))
+        events = model.batch_ids([inputs[n] for n in left], n_tokens_to_generate, batch_size, **vars(sampling))
         out.begin(settings, known | {"weights": utils.weights_fingerprint(model_size, models_dir)})
         tokens = taken(events, lambda n, ids: out.add(left[n], model.decode(ids)))
         for _ in cli.progress(tokens, len(left) * n_tokens_to_generate, "token", beside_text=output_file is None):

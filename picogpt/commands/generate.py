@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from picogpt import utils
@@ -78,7 +77,7 @@ def main(
         model.params  # noqa: B018 opened now, because it may need the checkpoint
         utils.delete_checkpoint(model_size, models_dir)
 
-    settings = asdict(sampling)
+    settings = vars(sampling)
     if nsamples > 1:
         steps = model.sample_ids(ids, nsamples, n_tokens_to_generate, cache_prompt=cache_prompt, **settings)
         steps = cli.progress(steps, n_tokens_to_generate, "token")

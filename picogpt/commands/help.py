@@ -11,7 +11,7 @@ import inspect
 import re
 import shutil
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from picogpt.commands import arguments
@@ -20,7 +20,7 @@ from picogpt.commands.arguments import Flags
 COLUMN = 26  # where explanations begin
 ENTRY = re.compile(r"^( *)(\w+): (.*(?:\n\1 +.*)*)", re.MULTILINE)
 PROGRAM = re.compile(r"(?<!\S)picogpt(?= )")  # in an example
-VALUES = {int: "N", float: "X", bool: ""}
+VALUES = {int: "N", float: "X", bool: "", tuple[int, ...]: "ID", Mapping[int, float]: "ID=X"}
 
 
 def page(function: Callable[..., Any], program: str) -> str:
@@ -81,7 +81,7 @@ def spelling(name: str, flags: Flags) -> str:
 
 def entry(flag: str, text: str, default: Any, width: int) -> str:
     """A flag, its explanation, and its default if there is one to show."""
-    if default not in (None, "", False, inspect.Parameter.empty):
+    if default not in (None, "", False, (), inspect.Parameter.empty):
         text = f"{text} ({'the default' if default is True else f'default: {default}'})".lstrip()
     lines = textwrap.wrap(text, width - COLUMN)
     if len(flag) + 4 > COLUMN:

@@ -8,14 +8,12 @@ shorter rows are computed as if they were as long as the longest.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-
-import numpy as np
+from dataclasses import dataclass
 
 from picogpt.arrays import Array, Params
-from picogpt.decoding.lookahead import too_close
+from picogpt.choosing import Chooser
 from picogpt.errors import UserError
-from picogpt.gpt2 import KVCache, check_request, new_cache, next_logits
+from picogpt.gpt2 import Watch, check_request, choosers, new_cache, next_logits
 from picogpt.sampling import GREEDY, Sampling
 
 
@@ -24,19 +22,18 @@ class Text:
     """A prompt that is being continued, with the random numbers that it would get alone."""
 
     number: int
-    prompt: list[int]
+    chooser: Chooser
     n_left: int
-    rngs: list[np.random.Generator]
-    last: list[int] = field(default_factory=list)  # the newest token, which has not been through the model
 
 
 def generate(
     prompts: Sequence[list[int]], params: Params, n_head: int, n_tokens_to_generate: int, *,
-    batch_size: int = 16, sampling: Sampling = GREEDY, stop_id: int | None = None,
+    batch_size: int = 16, sampling: Sampling = GREEDY, stop_id: int | None = None, watch: Watch | None = None,
 ) -> Iterator[tuple[int, int | None]]:  # fmt: skip
     """Continue every prompt by the ids that gpt2.generate would generate for it alone.
 
     Yields (number of the prompt, id) for each new token as soon as it is known, and (number, None) when a text ends.
+    watch(number, id, logits) is called before; if it returns True, the text ends with that token.
 
     Raises UserError as gpt2.generate does, naming the prompt.
     """
@@ -44,62 +41,59 @@ def generate(
         raise UserError(f"batch_size must be 1 or more, found {batch_size}")
     for number, prompt in enumerate(prompts):
         try:
-            check_request(prompt, params, n_tokens_to_generate)
+            check_request(prompt, params, n_tokens_to_generate, sampling)
         except UserError as error:
             raise UserError(f"prompt {number}: {error}") from None
-    return _generate(prompts, params, n_head, n_tokens_to_generate, min(batch_size, len(prompts)), sampling, stop_id)
+    n_rows = min(batch_size, len(prompts))
+    return _generate(prompts, params, n_head, n_tokens_to_generate, n_rows, sampling, stop_id, watch)
 
 
 def _generate(
     prompts: Sequence[list[int]], params: Params, n_head: int, n_tokens: int, n_rows: int, sampling: Sampling,
-    stop_id: int | None,
+    stop_id: int | None, watch: Watch | None,
 ) -> Iterator[tuple[int, int | None]]:  # fmt: skip
     max_length = max(map(len, prompts), default=0) + n_tokens
     kv_cache = new_cache(params, n_head, max_length, n_rows)
-    waiting = (Text(number, prompt, n_tokens, sampling.rngs(1)) for number, prompt in enumerate(prompts))
     texts: list[Text] = []  # texts[i] is in row i of the cache
+    waiting = enumerate(prompts)
 
     def choose(text: Text, at: Array) -> Iterator[tuple[int, int | None]]:
         """Choose the next token of a text from the logits `at`."""
-        token_id = int(sampling.next_ids(at, text.rngs))
-        text.n_left = 0 if token_id == stop_id else text.n_left - 1
-        text.last = [token_id]
+        token_id = text.chooser.next(at)
+        text.n_left -= 1
         if token_id != stop_id:
+            if watch is not None and watch(text.number, token_id, text.chooser.logits):
+                text.n_left = 0
             yield text.number, token_id
-        if not text.n_left:
+        if token_id == stop_id or not text.n_left:
+            text.n_left = 0
             yield text.number, None
 
     while True:
-        while len(texts) < n_rows and (text := next(waiting, None)):
+        while len(texts) < n_rows and (following := next(waiting, None)):
+            number, prompt = following
+            [chooser] = choosers(prompt, params, n_head, sampling)
+            text = Text(number, chooser, n_tokens)
             free_row = kv_cache[len(texts)]
             free_row.truncate(0)
             if n_tokens:
-                yield from choose(text, next_logits(text.prompt, params, n_head, free_row)[-1])
+                yield from choose(text, next_logits(prompt, params, n_head, free_row)[-1])
             else:
-                yield text.number, None
+                yield number, None
             if text.n_left:
                 texts.append(text)
         if not texts:
             return
         in_use = kv_cache[: len(texts)]
-        at = next_logits([text.last for text in texts], params, n_head, in_use)[:, -1]  # [n_rows, n_vocab]
+        last = [text.chooser.ids[-1:] for text in texts]  # they have not been through the model
+        at = next_logits(last, params, n_head, in_use)[:, -1]  # [n_rows, n_vocab]
         for row, text in enumerate(texts):
-            if sampling.greedy and too_close(at[row]):
-                yield from choose(text, decide_alone(text.last, params, n_head, kv_cache[row]))
-            else:
-                yield from choose(text, at[row])
+            yield from choose(text, at[row])
         for row in reversed(range(len(texts))):
             if not texts[row].n_left:  # the last row in use moves to its place
                 kv_cache.reorder([*range(row), len(texts) - 1])
                 texts[row] = texts[-1]
                 texts.pop()
-
-
-def decide_alone(last: list[int], params: Params, n_head: int, row: KVCache) -> Array:  # -> [n_vocab]
-    """The logits after the newest token of a row, computed without the other rows, whose presence changes rounding."""
-    row.truncate(row.length - 1)
-    at: Array = next_logits(last, params, n_head, row)[-1]
-    return at
 
 
 def in_order(events: Iterable[tuple[int, int | None]]) -> Iterator[list[int]]:

@@ -18,14 +18,14 @@ from typing import Protocol
 
 import numpy as np
 
-from picogpt.arrays import Array, Params
-from picogpt.gpt2 import Start, check_request, new_cache, next_logits, start
+from picogpt.arrays import Params
+from picogpt.choosing import Chooser
+from picogpt.gpt2 import Start, Watch, check_request, choosers, new_cache, next_logits, start
 from picogpt.sampling import GREEDY, Sampling
 
 NGRAM = 3  # the last tokens that must have occurred before, as a sequence, to make a guess
 MAX_GUESSES = 31
 MAX_DRAFTED = 8
-TOO_CLOSE = 2e-5  # relative to the largest logit: sums in another order could swap logits that are closer
 
 
 class Guesser(Protocol):
@@ -121,38 +121,40 @@ class DraftModel:
 
 def generate(
     inputs: list[int], params: Params, n_head: int, n_tokens_to_generate: int, *,
-    sampling: Sampling = GREEDY, stop_id: int | None = None, guesser: Guesser | None = None, start: Start = start,
+    sampling: Sampling = GREEDY, stop_id: int | None = None, watch: Watch | None = None,
+    guesser: Guesser | None = None, start: Start = start,
 ) -> Iterator[int]:  # fmt: skip
     """The ids of gpt2.generate for the same arguments, faster if guesses (by default PromptLookup's) are right.
 
     Raises UserError as gpt2.generate does.
     """
-    check_request(inputs, params, n_tokens_to_generate)
+    check_request(inputs, params, n_tokens_to_generate, sampling)
     ids = np.asarray(inputs).tolist()
-    return _generate(ids, params, n_head, n_tokens_to_generate, sampling, stop_id, guesser or PromptLookup(ids), start)
+    [text] = choosers(ids, params, n_head, sampling)
+    guesser = guesser or PromptLookup(ids)
+    return _generate(ids, params, n_head, n_tokens_to_generate, text, stop_id, watch, guesser, start)
 
 
 def _generate(
-    prompt: list[int], params: Params, n_head: int, n_left: int, sampling: Sampling, stop_id: int | None,
-    guesser: Guesser, start: Start,
+    prompt: list[int], params: Params, n_head: int, n_left: int, text: Chooser, stop_id: int | None,
+    watch: Watch | None, guesser: Guesser, start: Start,
 ) -> Iterator[int]:  # fmt: skip
     if n_left == 0:
         return
-    rngs = sampling.rngs(1)
     kv_cache, at = start(prompt, params, n_head, len(prompt) + n_left)
     at, new = at[None], prompt  # [n_guesses + 1, n_vocab]
     guesses: list[int] = []
     while True:
         n_past = kv_cache.length - len(guesses)
-        may_guess, n_found = True, 0
+        n_found = 0
         for row, guess in zip(at, [*guesses, None], strict=True):
-            if guesses and sampling.greedy and too_close(row):
-                may_guess = False  # compute this position again, alone
-                break
-            token_id = int(sampling.next_ids(row, rngs))
+            token_id = text.next(row)
             if token_id == stop_id:
                 return
+            ended = watch is not None and watch(0, token_id, text.logits)
             yield token_id
+            if ended:
+                return
             guesser.append(token_id)
             new = [token_id]
             n_found += 1
@@ -162,14 +164,5 @@ def _generate(
         if n_left == 0:
             return
         kv_cache.truncate(n_past + n_found - 1)  # forget wrong guesses; the last token goes through the model next
-        guesses = guesser.guess(n_left - 1) if may_guess else []
+        guesses = guesser.guess(n_left - 1)
         at = next_logits(new + guesses, params, n_head, kv_cache, n_last=len(guesses) + 1)
-
-
-def too_close(row: Array) -> bool:  # [n_vocab]
-    """Whether the two largest logits are so close that rounding could swap them.
-
-    >>> too_close(np.float32([1, 1 - 1e-6, 0])), too_close(np.float32([1, 0.9, 0]))
-    (True, False)
-    """
-    return bool(np.count_nonzero(row > row.max() - TOO_CLOSE * np.abs(row).max()) > 1)
