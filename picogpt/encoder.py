@@ -229,9 +229,13 @@ class Encoder:
         >>> list(get_encoder("shakespeare", "models").decode_stream([397, 305, 12, 530, 322]))
         ['To', ' be', ',', ' or', ' not']
         """
+        return self.decode_chunks(self.decode_bytes([token_id]) for token_id in ids)
+
+    def decode_chunks(self, chunks: Iterable[bytes]) -> Iterator[str]:
+        """The text of bytes that come in chunks, which may end in the middle of a character, as soon as possible."""
         decoder = codecs.getincrementaldecoder("utf-8")(self.errors)
-        for token_id in ids:
-            if piece := decoder.decode(self.decode_bytes([token_id])):
+        for chunk in chunks:
+            if piece := decoder.decode(chunk):
                 yield piece
         if piece := decoder.decode(b"", final=True):
             yield piece
