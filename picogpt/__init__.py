@@ -3,7 +3,7 @@
 >>> import picogpt
 >>> model = picogpt.load("shakespeare")  # or "124M", a directory, ...
 >>> model.generate("ROMEO:", n_tokens_to_generate=12, temperature=0.7, seed=1)
-'\\nI am the matter.\\n\\nROMEO:\\n'
+'\\nI would not buy.\\n\\nROMEO:'
 >>> list(model.stream("ROMEO:", n_tokens_to_generate=4))
 ['\\n', 'I', ' am', ' a']
 >>> model.logits(model.encode("ROMEO:")).shape
@@ -19,17 +19,18 @@ if TYPE_CHECKING:
     from typing import Any
 
     from picogpt.arrays import Array, Params
+    from picogpt.decoding.completion import Completion
     from picogpt.errors import UserError
     from picogpt.model import Model, load
     from picogpt.sampling import Sampling
 
-__all__ = ["Array", "Model", "Params", "Sampling", "UserError", "load"]
+__all__ = ["Array", "Completion", "Model", "Params", "Sampling", "UserError", "load"]
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Array": "arrays", "Params": "arrays", "Model": "model", "load": "model", "Sampling": "sampling",
-    "UserError": "errors",
+    "UserError": "errors", "Completion": "decoding.completion",
 }  # fmt: skip
 
 

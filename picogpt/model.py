@@ -15,6 +15,7 @@ from picogpt.errors import UserError
 from picogpt.sampling import Sampling
 
 if TYPE_CHECKING:
+    from picogpt.decoding.completion import Completion, CompletionStream
     from picogpt.insight.trace import Trace
 
 
@@ -52,9 +53,10 @@ class Model:
     hparams  {"n_vocab", "n_ctx", "n_embd", "n_head", "n_layer"}
     params   the weights: nested dicts of arrays, as gpt2.gpt2 takes them
 
-    `settings` are the fields of Sampling: temperature, top_k, top_p, seed. By default the likeliest token is taken each
-    time. A prompt is a text or a list of token ids; an empty one starts a new text. `generate` and `stream` also take
-    what `generate_ids` takes, as `edit`.
+    `settings` are the fields of Sampling: temperature, top_k, top_p, seed, repetition_penalty and others. By default
+    the likeliest token is taken each time. A prompt is a text or a list of token ids; an empty one starts a new text.
+    `stop` is a text, or a list of them, that ends what is generated and does not belong to it. `generate`
+    and `stream` also take what `generate_ids` takes, as `edit`.
 
     The methods raise UserError when they are called, if a setting is out of range, or if the prompt and the tokens to
     generate do not fit into n_ctx.
@@ -157,15 +159,21 @@ class Model:
 
         return trace(self, text, keep=keep, edit=edit, limit=limit)
 
-    def generate(self, prompt: str | Sequence[int], n_tokens_to_generate: int = 40, **settings: Any) -> str:
+    def generate(
+        self, prompt: str | Sequence[int], n_tokens_to_generate: int = 40, *, stop: str | Sequence[str] = (),
+        **settings: Any,
+    ) -> str:  # fmt: skip
         """The text that follows a prompt: n_tokens_to_generate tokens, or fewer if the model ends the text.
 
         >>> load("shakespeare").generate("ROMEO:", n_tokens_to_generate=12, temperature=0.7, seed=1)
-        '\\nI am the matter.\\n\\nROMEO:\\n'
+        '\\nI would not buy.\\n\\nROMEO:'
         """
-        return "".join(self.stream(prompt, n_tokens_to_generate, **settings))
+        return "".join(self.stream(prompt, n_tokens_to_generate, stop=stop, **settings))
 
-    def stream(self, prompt: str | Sequence[int], n_tokens_to_generate: int = 40, **settings: Any) -> Iterator[str]:
+    def stream(
+        self, prompt: str | Sequence[int], n_tokens_to_generate: int = 40, *, stop: str | Sequence[str] = (),
+        **settings: Any,
+    ) -> Iterator[str]:  # fmt: skip
         """As `generate`, in pieces, each as soon as it is known.
 
         >>> for piece in load("shakespeare").stream("ROMEO:", 3):
@@ -174,35 +182,110 @@ class Model:
         'I'
         ' am'
         """
-        return self.encoder.decode_stream(self.generate_ids(prompt, n_tokens_to_generate, **settings))
+        from picogpt.decoding import stopping
+
+        stops = stopping.stop_bytes(stop)
+        return stopping.stopped(self.generate_ids(prompt, n_tokens_to_generate, **settings), self.encoder, stops)
 
     def samples(
-        self, prompt: str | Sequence[int], nsamples: int, n_tokens_to_generate: int = 40, **settings: Any
-    ) -> list[str]:
+        self, prompt: str | Sequence[int], nsamples: int, n_tokens_to_generate: int = 40, *,
+        stop: str | Sequence[str] = (), **settings: Any,
+    ) -> list[str]:  # fmt: skip
         """Several texts that follow one prompt, generated as one batch.
 
         >>> load("shakespeare").samples("ROMEO:", 2, n_tokens_to_generate=6, temperature=1, seed=1)
-        ['\\nI would my boy', '\\nThat I reason']
+        ['\\nI would not bu', '\\nBy such saints']
         """
-        return self.decode_samples(self.sample_ids(prompt, nsamples, n_tokens_to_generate, **settings), nsamples)
+        request = prompt, nsamples, n_tokens_to_generate
+        return [text.text for text in self.complete_samples(*request, stop=stop, logprobs=None, **settings)]
 
     def generate_many(
-        self, prompts: Sequence[str | Sequence[int]], n_tokens_to_generate: int = 40, *, batch_size: int = 16,
-        **settings: Any,
+        self, prompts: Sequence[str | Sequence[int]], n_tokens_to_generate: int = 40, *,
+        stop: str | Sequence[str] = (), batch_size: int = 16, **settings: Any,
     ) -> Iterator[str]:  # fmt: skip
         """The text that follows each of many prompts, in their order. It is what `generate` returns for each alone.
 
         >>> list(load("shakespeare").generate_many(["ROMEO:", "To be, or not"], n_tokens_to_generate=6))
         ['\\nI am a ban', 'hing.\\n\\nLEONTES:']
         """
-        from picogpt.decoding.batch import in_order
+        request = prompts, n_tokens_to_generate
+        done = self.complete_many(*request, stop=stop, logprobs=None, batch_size=batch_size, **settings)
+        return (text.text for text in done)
 
-        return map(self.decode, in_order(self.batch_ids(prompts, n_tokens_to_generate, batch_size, **settings)))
+    def complete(
+        self, prompt: str | Sequence[int], n_tokens_to_generate: int = 40, *, stop: str | Sequence[str] = (),
+        logprobs: int | None = 0, **settings: Any,
+    ) -> Completion:  # fmt: skip
+        """The text that follows a prompt with all that is known of it: see Completion.
+
+        logprobs: at each token, name this many of the likeliest tokens; None saves the time that all probabilities take
+
+        >>> done = load("shakespeare").complete("ROMEO:", stop="\\n\\n")
+        >>> done.text, done.finish_reason, done.ids[:3], round(done.logprobs[0], 3)
+        ("\\nI am a banish'd, and I'll be a borne.", 'stop', [199, 41, 477], -0.022)
+        """
+        running = self.complete_stream(prompt, n_tokens_to_generate, stop=stop, logprobs=logprobs, **settings)
+        for _ in running:
+            pass
+        return running.completion
+
+    def complete_stream(
+        self, prompt: str | Sequence[int], n_tokens_to_generate: int = 40, *, stop: str | Sequence[str] = (),
+        logprobs: int | None = 0, **settings: Any,
+    ) -> CompletionStream:  # fmt: skip
+        """As `complete`, in pieces of text, each as soon as it is known; `.completion` is the whole after the last one.
+
+        >>> running = load("shakespeare").complete_stream("ROMEO:", 3)
+        >>> list(running), running.completion.finish_reason
+        (['\\n', 'I', ' am'], 'length')
+        """
+        from picogpt.decoding.completion import CompletionStream, Writers
+
+        writers = Writers(self.encoder, n_tokens_to_generate, stop, logprobs, settings)
+        ids = self.generate_ids(prompt, n_tokens_to_generate, watch=writers.add, **writers.settings)
+        return CompletionStream(ids, writers)
+
+    def complete_samples(
+        self, prompt: str | Sequence[int], nsamples: int, n_tokens_to_generate: int = 40, *,
+        stop: str | Sequence[str] = (), logprobs: int | None = 0, **settings: Any,
+    ) -> list[Completion]:  # fmt: skip
+        """Several completions of one prompt, generated as one batch.
+
+        >>> texts = load("shakespeare").complete_samples("ROMEO:", 3, stop="\\n\\n", temperature=1, seed=2)
+        >>> [text.finish_reason for text in texts]
+        ['length', 'stop', 'length']
+        """
+        from picogpt.decoding.completion import Writers
+
+        writers = Writers(self.encoder, n_tokens_to_generate, stop, logprobs, settings)
+        for _ in self.sample_ids(prompt, nsamples, n_tokens_to_generate, watch=writers.add, **writers.settings):
+            pass
+        return [writers.completion(row) for row in range(nsamples)]
+
+    def complete_many(
+        self, prompts: Sequence[str | Sequence[int]], n_tokens_to_generate: int = 40, *,
+        stop: str | Sequence[str] = (), logprobs: int | None = 0, batch_size: int = 16, **settings: Any,
+    ) -> Iterator[Completion]:  # fmt: skip
+        """The completion of each of many prompts, in their order: that of `complete` for each alone.
+
+        >>> for done in load("shakespeare").complete_many(["ROMEO:", "To be, or not"], 20, stop="\\n\\n"):
+        ...     print(repr(done.text), done.finish_reason)
+        "\\nI am a banish'd, and I'll be a borne." stop
+        'hing.' stop
+        """
+        from picogpt.decoding.batch import in_order
+        from picogpt.decoding.completion import Writers
+
+        writers = Writers(self.encoder, n_tokens_to_generate, stop, logprobs, settings)
+        request = prompts, n_tokens_to_generate, batch_size
+        events = self.batch_ids(*request, watch=writers.add, **writers.settings)
+        return (writers.completion(number) for number, _ in enumerate(in_order(events)))
 
     def generate_ids(
         self, prompt: str | Sequence[int], n_tokens_to_generate: int = 40, *,
         lookahead: bool = True, draft: Model | None = None, edit: Edits | None = None,
-        cache_prompt: str | Path | None = None, start: gpt2.Start | None = None, **settings: Any,
+        cache_prompt: str | Path | None = None, start: gpt2.Start | None = None, watch: gpt2.Watch | None = None,
+        **settings: Any,
     ) -> Iterator[int]:  # fmt: skip
         """The token ids that follow a prompt, each as soon as it is known.
 
@@ -211,10 +294,11 @@ class Model:
         edit: changes of activations on the way, as in `trace`; without cache and guesses, so much slower
         cache_prompt: a file that keeps the keys and values of the prompt; a text that begins with it starts at once
         start: a function that takes the place of gpt2.start
+        watch: a function of (0, id, logits) that is called with each token; if it returns True, the text ends there
         """
         from picogpt.decoding import lookahead as ahead
 
-        sampling, ids = Sampling(**settings), self.prompt_ids(prompt, n_tokens_to_generate, draft)
+        sampling, ids = self.sampling(**settings), self.prompt_ids(prompt, n_tokens_to_generate, draft)
         request = ids, self.params, self.hparams["n_head"], n_tokens_to_generate
         stop_id = self.encoder.end_of_text
         if edit is not None:
@@ -224,40 +308,42 @@ class Model:
                 raise UserError("edit: expected no draft, found one: its guesses cannot be edited, so leave one out")
             if cache_prompt is not None:
                 raise UserError("edit: expected no cache_prompt, found one: its keys and values are not edited")
+            if watch is not None:
+                raise UserError("edit: expected generate or stream, found complete, which cannot be edited")
             return traced.generate(*request, edit=edit, sampling=sampling, stop_id=stop_id)
         start = start or self._start(ids, cache_prompt)
+        how: dict[str, Any] = {"sampling": sampling, "stop_id": stop_id, "start": start}
         if draft is not None:
             max_length = len(ids) + n_tokens_to_generate
-            guesser = ahead.DraftModel(ids, draft.params, draft.hparams["n_head"], max_length)
-            return ahead.generate(*request, sampling=sampling, stop_id=stop_id, guesser=guesser, start=start)
-        generate = ahead.generate if lookahead else gpt2.generate
-        return generate(*request, sampling=sampling, stop_id=stop_id, start=start)
+            how["guesser"] = ahead.DraftModel(ids, draft.params, draft.hparams["n_head"], max_length)
+        generate = ahead.generate if lookahead or draft is not None else gpt2.generate
+        return generate(*request, watch=watch, **how)
 
     def sample_ids(
         self, prompt: str | Sequence[int], nsamples: int, n_tokens_to_generate: int = 40, *,
-        cache_prompt: str | Path | None = None, **settings: Any,
+        cache_prompt: str | Path | None = None, watch: gpt2.Watch | None = None, **settings: Any,
     ) -> Iterator[list[int]]:  # fmt: skip
-        """At each step, the next ids of nsamples texts. A text that has ended repeats the end-of-text token."""
-        sampling, ids = Sampling(**settings), self.prompt_ids(prompt, n_tokens_to_generate)
+        """At each step, the next ids of nsamples texts. A text that has ended repeats its last token."""
+        sampling, ids = self.sampling(**settings), self.prompt_ids(prompt, n_tokens_to_generate)
         return gpt2.generate(
             ids, self.params, self.hparams["n_head"], n_tokens_to_generate,
             sampling=sampling, nsamples=nsamples, stop_id=self.encoder.end_of_text,
-            start=self._start(ids, cache_prompt),
+            watch=watch, start=self._start(ids, cache_prompt),
         )  # fmt: skip
 
     def batch_ids(
         self, prompts: Sequence[str | Sequence[int]], n_tokens_to_generate: int = 40, batch_size: int = 16,
-        **settings: Any,
+        *, watch: gpt2.Watch | None = None, **settings: Any,
     ) -> Iterator[tuple[int, int | None]]:  # fmt: skip
         """(number of the prompt, next id) for each new token, and (number, None) when a text ends."""
         from picogpt.decoding import batch
 
         if isinstance(prompts, str):
             raise UserError(f"prompts: expected a list of prompts, found the text {prompts!r:.60}: put it into a list")
-        sampling, inputs = Sampling(**settings), [self.prompt_ids(p, n_tokens_to_generate) for p in prompts]
+        sampling, inputs = self.sampling(**settings), [self.prompt_ids(p, n_tokens_to_generate) for p in prompts]
         return batch.generate(
             inputs, self.params, self.hparams["n_head"], n_tokens_to_generate,
-            batch_size=batch_size, sampling=sampling, stop_id=self.encoder.end_of_text,
+            batch_size=batch_size, sampling=sampling, stop_id=self.encoder.end_of_text, watch=watch,
         )  # fmt: skip
 
     def decode_samples(self, steps: Iterable[list[int]], nsamples: int) -> list[str]:
@@ -275,6 +361,12 @@ class Model:
         file = PromptFile(cache_prompt, ids, self.encoder, self.hparams)
         file.check_model(self.fingerprint)
         return file.start
+
+    def sampling(self, **settings: Any) -> Sampling:
+        """The settings as one object. Raises UserError if one is out of range, or names a token that there is not."""
+        sampling = Sampling(**settings)
+        sampling.check_ids(self.hparams["n_vocab"])
+        return sampling
 
     def prompt_ids(
         self, prompt: str | Sequence[int], n_tokens_to_generate: int, draft: Model | None = None

@@ -556,7 +556,9 @@ def test_help_needs_no_docstrings(monkeypatch):
         "usage: python gpt2.py PROMPT [--flag VALUE ...]", "", "Flags:", "  PROMPT",
         "  -b, --batch_size N      (default: 3)",
         "      --[no]draw          (the default)", "  -t, --temperature X", "  -k, --top_k N",
-        "      --top_p X           (default: 1.0)", "  -s, --seed N",
+        "      --top_p X           (default: 1.0)", "  -s, --seed N", "      --min_p X",
+        "      --typical_p X       (default: 1.0)", "      --repetition_penalty X", " " * 26 + "(default: 1.0)",
+        "      --no_repeat_ngram_size N", "      --logit_bias ID=X", "      --banned ID",
     ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import pytest
 
 import picogpt
 from picogpt import gpt2
+from picogpt.decoding.completion import Completion, CompletionStream
 from picogpt.insight.trace import Trace
 from picogpt.model import Model, open_model
 from picogpt.weights import store
@@ -205,13 +206,16 @@ def test_import_picogpt_imports_next_to_nothing():
 
 
 def test_public_names():
-    assert set(picogpt.__all__) == {"Array", "Model", "Params", "Sampling", "UserError", "load"}
+    assert set(picogpt.__all__) == {"Array", "Completion", "Model", "Params", "Sampling", "UserError", "load"}
     assert all(hasattr(picogpt, name) for name in picogpt.__all__)
     assert set(picogpt.__all__) <= set(dir(picogpt))
     assert picogpt.Params == dict[str, typing.Any] and typing.get_origin(picogpt.Array) is np.ndarray
     with pytest.raises(AttributeError, match="module 'picogpt' has no attribute 'lode'"):
         picogpt.lode  # noqa: B018
     assert (ROOT / "picogpt" / "py.typed").exists()
+
+
+LATER = {"Trace": Trace, "Completion": Completion, "CompletionStream": CompletionStream}  # what model.py imports later
 
 
 def public_functions():
@@ -233,7 +237,7 @@ def test_type_hints_hold_at_run_time(function):
     if inspect.isclass(function):
         inspect.get_annotations(function, eval_str=True)  # its own, and not those of a library's class above it
     else:
-        typing.get_type_hints(function, localns={"Trace": Trace})  # model.py imports it only when it is used
+        typing.get_type_hints(function, localns=LATER)
 
 
 @pytest.mark.parametrize("name", ["picogpt", *MODULES])

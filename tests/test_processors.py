@@ -124,7 +124,9 @@ def test_all_together_in_the_order_of_transformers():
         sequence_bias=[[[i], b] for i, b in bias.items()], eos_token_id=None,
     )  # fmt: skip
     config._eos_token_tensor = None
-    model = theirs.GPT2LMHeadModel(theirs.GPT2Config(n_layer=1, n_head=1, n_embd=2, vocab_size=N_VOCAB, bos_token_id=0, eos_token_id=0))
+    model = theirs.GPT2LMHeadModel(
+        theirs.GPT2Config(n_layer=1, n_head=1, n_embd=2, vocab_size=N_VOCAB, bos_token_id=0, eos_token_id=0)
+    )
     rng = np.random.default_rng(0)
     for _ in range(100):
         logits = rng.normal(0, 3, N_VOCAB).astype(np.float32)

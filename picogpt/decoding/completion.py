@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from picogpt.arrays import Array
-from picogpt.decoding.stopping import Stopper
+from picogpt.decoding.stopping import Stopper, stop_bytes
 from picogpt.encoder import Encoder
 from picogpt.errors import UserError
+from picogpt.sampling import Sampling
 
+NAMES = {field.name for field in fields(Sampling)}
 MOST_ALTERNATIVES = 1000
 
 
@@ -71,23 +74,22 @@ class Completion:
 
 
 class Writer:
-    """Collects a text as it is generated: `add` takes each token, with the logits that it was chosen from."""
+    """Collects one text as it is generated."""
 
-    def __init__(self, encoder: Encoder, stops: Sequence[bytes], n_top: int | None, seed: int | None):
+    def __init__(self, encoder: Encoder, stops: Sequence[bytes], n_top: int | None, begun: float):
         self.encoder = encoder
         self.stopper = Stopper(stops)
         self.n_top = n_top
-        self.seed = seed
         self.text = b""
         self.ids: list[int] = []
         self.starts: list[int] = []  # the byte at which each token begins
         self.n_bytes = 0
         self.logprobs: list[float] = []
         self.top: list[list[Alternative]] = []
-        self.begun = self.first = self.last = time.perf_counter()
+        self.begun = self.first = self.last = begun
 
     def add(self, token_id: int, logits: Array) -> bool:  # [n_vocab]
-        """Whether the text ends with this token, because a stop string is complete."""
+        """Add a token. Whether the text ends with it, because a stop string is complete."""
         self.last = time.perf_counter()
         self.first = self.first if self.ids else self.last
         data = self.encoder.decode_bytes([token_id])
@@ -95,35 +97,118 @@ class Writer:
         self.starts.append(self.n_bytes)
         self.n_bytes += len(data)
         self.text += self.stopper.feed(data)
-        at = log_softmax(logits)
-        self.logprobs.append(float(at[token_id]))
         if self.n_top is not None:
-            self.top.append(self.likeliest(at, self.n_top))
+            at = log_softmax(logits)
+            self.logprobs.append(rounded(at[token_id]))
+            self.top.append([self.alternative(i, at) for i in likeliest(at, self.n_top)])
         return self.stopper.found
 
-    def likeliest(self, at: Array, n: int) -> list[Alternative]:  # [n_vocab]
-        """The n likeliest tokens."""
-        ids = np.argsort(-at, kind="stable")[:n].tolist()
-        return [Alternative(i, self.encoder.decode([i]), float(at[i])) for i in ids]
+    def alternative(self, token_id: int, at: Array) -> Alternative:  # [n_vocab]
+        return Alternative(token_id, self.encoder.decode([token_id]), rounded(at[token_id]))
 
-    def completion(self, n_tokens_to_generate: int) -> Completion:
-        """The text so far, which is complete: it has a stop string, or all tokens, or the model has ended it."""
+    def completion(self, n_tokens: int, seed: int | None) -> Completion:
+        """The text, which is complete: a stop string or the model has ended it, or it has n_tokens."""
         text = self.text + self.stopper.rest()
         n_ids = sum(start < len(text) for start in self.starts) if self.stopper.found else len(self.ids)
-        n_steps, seconds = len(self.ids) - 1, self.last - self.first
-        ended = "length" if len(self.ids) == n_tokens_to_generate else "end_of_text"
+        ended = "length" if len(self.ids) == n_tokens else "end_of_text"
         return Completion(
             text=text.decode("utf-8", errors=self.encoder.errors),
             ids=self.ids[:n_ids],
             logprobs=self.logprobs[:n_ids],
-            top_logprobs=None if self.n_top is None else self.top[:n_ids],
+            top_logprobs=self.top[:n_ids] if self.n_top else None,
             finish_reason="stop" if self.stopper.found else ended,
-            seed=self.seed,
-            timings=Timings(
-                round(self.first - self.begun, 6), round(self.last - self.begun, 6),
-                round(n_steps / seconds, 3) if n_steps > 0 and seconds > 0 else None,
-            ),
-        )  # fmt: skip
+            seed=seed,
+            timings=self.timings(),
+        )
+
+    def timings(self) -> Timings:
+        n_steps, seconds = len(self.ids) - 1, self.last - self.first
+        speed = round(n_steps / seconds, 2) if n_steps > 0 and seconds > 0 else None
+        return Timings(round(self.first - self.begun, 6), round(self.last - self.begun, 6), speed)
+
+
+class Writers:
+    """Collects texts by their numbers as they are generated: `add` is what gpt2.generate calls `watch`.
+
+    n_top     how many alternatives are named at each token; None leaves out the log-probabilities too
+    settings  those given, with a seed if one is needed
+
+    Raises UserError for a number of alternatives or for stop strings that are none.
+    """
+
+    def __init__(
+        self, encoder: Encoder, n_tokens: int, stop: str | Sequence[str], n_top: int | None, settings: dict[str, Any]
+    ):
+        if n_top is not None and not (isinstance(n_top, (int, np.integer)) and 0 <= n_top <= MOST_ALTERNATIVES):
+            raise UserError(f"logprobs must be a whole number from 0 to {MOST_ALTERNATIVES}, found {n_top!r}: try 5")
+        stops, begun = stop_bytes(stop), time.perf_counter()
+        self.settings = with_seed(settings)
+        self.n_tokens = n_tokens
+        self.texts: defaultdict[int, Writer] = defaultdict(lambda: Writer(encoder, stops, n_top, begun))
+
+    def add(self, number: int, token_id: int, logits: Array) -> bool:  # [n_vocab]
+        """Add a token to a text. Whether the text ends with it."""
+        return self.texts[number].add(token_id, logits)
+
+    def completion(self, number: int) -> Completion:
+        """A text that is complete. It is forgotten."""
+        text = self.texts[number]
+        del self.texts[number]
+        return text.completion(self.n_tokens, self.settings.get("seed"))
+
+
+class CompletionStream:
+    """The pieces of a text, each as soon as it is known. After the last one, `completion` is the whole."""
+
+    def __init__(self, ids: Iterable[int], writers: Writers):
+        self.writers = writers
+        self._pieces = writers.texts[0].encoder.decode_chunks(self._chunks(ids))
+        self._completion: Completion | None = None
+
+    def __iter__(self) -> CompletionStream:
+        return self
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    @property
+    def completion(self) -> Completion:
+        """The whole text. Raises UserError before it is complete."""
+        if self._completion is None:
+            raise UserError("completion: expected a text that is complete, found one that goes on: take all pieces")
+        return self._completion
+
+    def _chunks(self, ids: Iterable[int]) -> Iterator[bytes]:
+        text, sent = self.writers.texts[0], 0
+        for _ in ids:
+            yield text.text[sent:]
+            sent = len(text.text)
+        yield text.stopper.held
+        self._completion = self.writers.completion(0)
+
+
+def with_seed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with a seed, if something is drawn, so that the text can be had again."""
+    how = Sampling(**{name: settings[name] for name in NAMES & settings.keys()})
+    if how.greedy or how.seed is not None:
+        return settings
+    return settings | {"seed": int(np.random.SeedSequence().generate_state(1)[0])}
+
+
+def likeliest(at: Array, n: int) -> list[int]:  # [n_vocab]
+    """The ids of the n largest numbers, the largest first.
+
+    >>> likeliest(np.array([0.1, 0.7, 0.2]), 2)
+    [1, 2]
+    """
+    if n == 0:
+        return []
+    ids = np.flatnonzero(at >= np.partition(at, -n)[-n]) if n < len(at) else np.arange(len(at))
+    return [int(token_id) for token_id in ids[np.argsort(-at[ids], kind="stable")][:n]]
+
+
+def rounded(logprob: Any) -> float:
+    return round(float(logprob), 6)
 
 
 def log_softmax(logits: Array) -> Array:  # [..., n_vocab] -> [..., n_vocab]
@@ -135,9 +220,3 @@ def log_softmax(logits: Array) -> Array:  # [..., n_vocab] -> [..., n_vocab]
     shifted = logits - logits.max(axis=-1, keepdims=True)
     result: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return result
-
-
-def check_logprobs(n: int | None) -> None:
-    """Raise UserError if n is not a number of alternatives."""
-    if n is not None and not (isinstance(n, (int, np.integer)) and 0 <= n <= MOST_ALTERNATIVES):
-        raise UserError(f"logprobs must be a whole number from 0 to {MOST_ALTERNATIVES}, found {n!r}: try 5")

@@ -1,4 +1,4 @@
-"""Stop strings: where a text ends although the model goes on. They are found in its bytes, across the borders of tokens.
+"""Stop strings: where a text ends although the model goes on. They are found in its bytes, across borders of tokens.
 
 Bytes that may be the beginning of a stop string are held back until that is decided, and no longer.
 """
@@ -17,7 +17,7 @@ def stop_bytes(stop: str | Sequence[str]) -> list[bytes]:
     >>> stop_bytes(["\\n\\n", "END"])
     [b'\\n\\n', b'END']
     """
-    stops = [stop] if isinstance(stop, str) else list(stop) if isinstance(stop, (list, tuple, set)) else [stop]
+    stops: list[str] = list(stop) if isinstance(stop, (list, tuple, set)) else [stop]  # type: ignore[list-item]
     for text in stops:
         if not isinstance(text, str) or not text:
             raise UserError(f"stop: expected a text, or a list of texts, none of them empty, found {stop!r:.60}")
