@@ -215,7 +215,7 @@ class Generation:
         self.n_tokens = int(numbers[0]) if numbers else MAX_GEN_TOKS
         temperature = float(given.pop("temperature", None) or 0)
         if given.pop("do_sample", temperature > 0):
-            self.settings = {"temperature": temperature or 1.0}
+            self.settings: dict[str, Any] = {"temperature": temperature or 1.0}
             self.settings |= {name: given.pop(name) for name in SETTINGS & set(given)}
         else:
             self.settings = {}
