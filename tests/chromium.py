@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+PATIENCE = 120  # seconds without an answer
 FLAGS = (
-    "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--hide-scrollbars", "--force-color-profile=srgb",
+    "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+    "--no-first-run", "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
+    "--force-color-profile=srgb",
 )  # fmt: skip
 
 
@@ -66,9 +69,9 @@ class Chromium:
 
     def read(self) -> dict[str, Any]:
         while b"\0" not in self.unread:
-            data = os.read(self.source, 1 << 16)
-            if not data:
-                raise RuntimeError("Chromium has ended")
+            is_ready, _, _ = select.select([self.source], [], [], PATIENCE)
+            if not is_ready or not (data := os.read(self.source, 1 << 16)):
+                raise RuntimeError("Chromium has ended, or does not answer")
             self.unread += data
         message, _, self.unread = self.unread.partition(b"\0")
         return json.loads(message)

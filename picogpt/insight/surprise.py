@@ -40,9 +40,21 @@ def places(ids: Sequence[int], logits: Array, n_others: int) -> Iterator[Place]:
     yield Place(ids[0], None, [])
     for token, row in zip([*ids[1:], None], logits, strict=True):
         probabilities = softmax(row)
-        best = [int(other) for other in (-row).argsort(kind="stable")[: n_others + 1] if other != token]
+        best = [other for other in likeliest(row, n_others + 1).tolist() if other != token]
         others = [(other, float(probabilities[other])) for other in best[:n_others]]
         yield Place(token, None if token is None else surprise(row, token), others)
+
+
+def likeliest(logits: Array, n: int) -> Array:  # [..., n_vocab] -> [..., n]
+    """The ids of the n largest, the largest first; of equal ones, the smaller id first.
+
+    >>> likeliest(np.float32([1, 3, 2, 3]), 3)
+    array([1, 3, 2])
+    """
+    n = min(n, logits.shape[-1])
+    found = np.sort(np.argpartition(-logits, n - 1, axis=-1)[..., :n], axis=-1)  # in the order of their ids
+    order = np.argsort(-np.take_along_axis(logits, found, axis=-1), axis=-1, kind="stable")
+    return np.take_along_axis(found, order, axis=-1)
 
 
 def surprise(logits: Array, token: int) -> float:  # [n_vocab] -> []

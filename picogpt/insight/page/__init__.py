@@ -19,7 +19,7 @@ from picogpt.arrays import Array
 from picogpt.errors import UserError
 from picogpt.gpt2 import softmax
 from picogpt.insight.show import name_of
-from picogpt.insight.surprise import surprise
+from picogpt.insight.surprise import likeliest, surprise
 from picogpt.insight.trace import Trace
 from picogpt.model import Model
 from picogpt.sampling import GREEDY
@@ -132,14 +132,6 @@ def n_weights(params: Any) -> int:
     if isinstance(params, np.ndarray):
         return params.size
     return sum(map(n_weights, params.values() if isinstance(params, dict) else params))
-
-
-def likeliest(logits: Array, n: int) -> Array:  # [..., n_vocab] -> [..., n]
-    """The ids of the n largest, the largest first; of equal ones, the smaller id first."""
-    n = min(n, logits.shape[-1])
-    found = np.sort(np.argpartition(-logits, n - 1, axis=-1)[..., :n], axis=-1)  # in the order of their ids
-    order = np.argsort(-np.take_along_axis(logits, found, axis=-1), axis=-1, kind="stable")
-    return np.take_along_axis(found, order, axis=-1)
 
 
 def tail(logits: Array, n_before: int) -> tuple[Array, Array]:  # [n_seq, n_vocab] -> 2 x [n_seq, N_BINS]
