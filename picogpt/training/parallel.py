@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ import numpy as np
 
 from picogpt.arrays import Array, Params
 from picogpt.matmul import n_cores
+from picogpt.training import memory
 from picogpt.training.model import add_grads, losses
 from picogpt.training.parameters import Vector
 
@@ -39,12 +40,15 @@ class Team:
         self.n_head, self.n_threads = hparams["n_head"], n_threads or n_cores()
         self.grads = [Vector(hparams) for _ in range(self.n_threads)]
         self.executor = ThreadPoolExecutor(self.n_threads, thread_name_prefix="training")
+        self.contexts = ExitStack()
 
     def __enter__(self) -> Team:
+        self.contexts.enter_context(memory.kept())
+        self.contexts.enter_context(self.executor)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.executor.shutdown()
+        self.contexts.close()
 
     def gradients(
         self, params: Params, inputs: Array, targets: Array, dropout: float = 0.0, seeds: Sequence[int] = (0,)

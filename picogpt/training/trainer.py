@@ -59,6 +59,7 @@ class Trainer:
         self.team = Team(hparams, n_threads)
 
     def __enter__(self) -> Trainer:
+        self.team.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
