@@ -10,6 +10,7 @@ import ctypes
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 # the numbers of mallopt's parameters in glibc's malloc.h, and their defaults
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
@@ -20,7 +21,7 @@ MOST = {TRIM_THRESHOLD: 1 << 30, MMAP_THRESHOLD: 32 << 20}
 @contextmanager
 def kept() -> Iterator[None]:
     """Keep freed memory for the arrays that come next. At the end it is given back."""
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     if not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):  # another C library
         yield
         return
