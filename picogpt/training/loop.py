@@ -27,23 +27,31 @@ def fit(
     with interrupted() as is_interrupted:
         while trainer.step < last:
             started = time.perf_counter()
-            step = _train(trainer, run, data)
+            with told(run):
+                step = trainer.train(data)
             run.count(step, time.perf_counter() - started)
             on_step(step)
             if trainer.step % evaluate_every == 0 or trainer.step == last:
-                on_row(run.add_row(trainer, step, trainer.loss(held_out)))
+                with told(run):
+                    loss = trainer.loss(held_out)
+                on_row(run.add_row(trainer, step, loss))
                 run.save_state(trainer)
             if is_interrupted():
                 run.save_state(trainer)
                 raise KeyboardInterrupt
 
 
-def _train(trainer: Trainer, run: Run, data: Data) -> Step:
+@contextmanager
+def told(run: Run) -> Iterator[None]:
+    """Add to an error which model is saved."""
     try:
-        return trainer.train(data)
+        yield
     except UserError as error:
-        saved = f"the model in {run.directory} is that of step {run.rows[-1]['step']:.0f}" if run.rows else ""
-        raise UserError(f"{error}{'; ' * bool(saved)}{saved}") from None
+        if not run.rows:
+            raise
+        raise UserError(
+            f"{error}; the model in {run.directory} is the best up to step {run.rows[-1]['step']:.0f}"
+        ) from None
 
 
 @contextmanager

@@ -91,8 +91,13 @@ class Team:
     def losses(self, params: Params, inputs: Array, targets: Array) -> Array:  # [n_rows, n_seq] -> [n_rows, n_seq]
         """The loss at each position, without gradients."""
         chunks = list(pieces(len(inputs), inputs.shape[1]))
+
+        @np.errstate(all="ignore")
+        def share(rows: slice) -> Array:
+            return losses(params, inputs[rows], targets[rows], self.n_head)
+
         with blas_threads(max(self.n_threads // max(len(chunks), 1), 1)):
-            found = self.executor.map(lambda rows: losses(params, inputs[rows], targets[rows], self.n_head), chunks)
+            found = self.executor.map(share, chunks)
             return np.concatenate([np.empty((0, inputs.shape[1]), np.float32), *found])
 
 

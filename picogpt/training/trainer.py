@@ -15,12 +15,15 @@ import numpy as np
 
 from picogpt.arrays import Array, ArrayLike, Params
 from picogpt.errors import UserError
+from picogpt.gpt2 import check_ids
 from picogpt.training.data import Data, Windows
 from picogpt.training.optimizer import AdamW, learning_rate, norm
 from picogpt.training.parallel import Team
 from picogpt.training.parameters import Vector, flat, initial
 from picogpt.training.settings import Settings
 from picogpt.weights.shapes import checked_hparams
+
+DIVERGED = "use a smaller learning_rate, or more warmup_steps"
 
 
 class Step(NamedTuple):
@@ -83,7 +86,7 @@ class Trainer:
         if not (math.isfinite(total) and math.isfinite(length)):
             raise UserError(
                 f"step {self.step}: expected a finite loss, found {total / n} with a gradient of norm {length}: "
-                "use a smaller learning_rate, or more warmup_steps"
+                f"{DIVERGED}"
             )
         clipped = min(1.0, settings.clip / (length + 1e-6)) if settings.clip else 1.0
         self.team.each_part(lambda part: self._update(grads, clipped / n, part))
@@ -100,8 +103,11 @@ class Trainer:
             averaged += (1 - keep) * (self.weights.values[part] - averaged)
 
     def loss(self, data: Data) -> float:
-        """The mean loss of the averaged weights over all of `data`, in nats."""
-        return mean_loss(self.team, self.averaged.params, data)
+        """The mean loss of the averaged weights over all of `data`, in nats. Raises UserError if it is not finite."""
+        found = mean_loss(self.team, self.averaged.params, data)
+        if not math.isfinite(found):
+            raise UserError(f"step {self.step}: expected a finite loss on held-out text, found {found}: {DIVERGED}")
+        return found
 
     def state(self) -> dict[str, Array]:
         """All that a run needs, with `step`, to go on exactly as before."""
@@ -146,10 +152,19 @@ def train(params: Params, tokens: ArrayLike, n_head: int, n_ctx: int | None = No
     """
     with Trainer(hparams_of(params, n_head), Settings(**settings)) as trainer:
         trainer.start_from(flat(params))
-        data = Windows(tokens, n_ctx or len(params["wpe"]))
+        data = Windows(check_ids(tokens, len(params["wte"])), checked_n_ctx(n_ctx, len(params["wpe"])))
         for _ in range(trainer.settings.steps):
             trainer.train(data)
         return trainer.averaged.params
+
+
+def checked_n_ctx(n_ctx: int | None, most: int) -> int:
+    """The length of a window, by default the longest. Raises UserError if the model has not that many positions."""
+    if n_ctx is None:
+        return most
+    if not isinstance(n_ctx, int | np.integer) or not 1 <= n_ctx <= most:
+        raise UserError(f"n_ctx must be a whole number from 1 to {most}, found {n_ctx!r}: leave it out for {most}")
+    return int(n_ctx)
 
 
 def hparams_of(params: Params, n_head: int) -> dict[str, int]:
