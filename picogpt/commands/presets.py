@@ -15,30 +15,32 @@ from picogpt import files
 from picogpt.commands.arguments import Flags, near, parser_for
 from picogpt.errors import UserError
 
+FREE = {"resume", "output_dir", "settings_file", "recipe", "n_threads", "sample"}  # may change when a run goes on
 RECIPES = Path(__file__).parent.parent / "training" / "recipes"
 
 
 def with_files(named: Mapping[str, str], flags: Flags) -> dict[str, str]:
     """The values of flags, with those of the files that they name. Raises UserError."""
     values: dict[str, str] = {}
-    if named.get("resume") == "True" and "output_dir" in named:
-        return resumed(named, flags)
     if "recipe" in named and "recipe" in flags:
         values |= from_file(recipe(named["recipe"]), flags)
     if "settings_file" in named and "settings_file" in flags:
         values |= from_file(Path(named["settings_file"]), flags)
-    return values | dict(named)
+    values |= named
+    return resumed(values, flags) if "resume" in flags and values.get("resume") == "True" else values
 
 
 def resumed(named: Mapping[str, str], flags: Flags) -> dict[str, str]:
     """The settings that a run was started with. Raises UserError if a flag differs from them."""
+    if "output_dir" not in named:
+        raise UserError("--resume: expected --output_dir, found none: name the directory of the run")
     path = Path(named["output_dir"]) / "settings.toml"
-    stored = from_file(path, flags)
-    for name in named.keys() & stored.keys():
-        parse = parser_for(name, flags[name])
-        if parse(named[name]) != parse(stored[name]):
+    stored = from_file(path, flags, advice="name the directory of a run that was started")
+    for name in named.keys() - FREE:
+        parse, expected = parser_for(name, flags[name]), stored.get(name)
+        if expected is None or parse(named[name]) != parse(expected):
             raise UserError(
-                f"--{name}: expected {stored[name]}, with which the run in {path.parent} was started, "
+                f"--{name}: expected {expected or 'none'}, with which the run in {path.parent} was started, "
                 f"found {named[name]}: leave it out"
             )
     return stored | dict(named)
@@ -52,10 +54,10 @@ def recipe(name: str) -> Path:
     return RECIPES / f"{name}.toml"
 
 
-def from_file(path: Path, flags: Flags) -> dict[str, str]:
+def from_file(path: Path, flags: Flags, advice: str = "name a TOML file") -> dict[str, str]:
     """The values in a file, as text. Raises UserError for a name that is not a flag's."""
     values = {}
-    for name, value in read_toml(path).items():
+    for name, value in read_toml(path, advice).items():
         if name not in flags:
             nearest = near(name, flags)
             hint = f"did you mean {nearest}?" if nearest else "--help shows all names"
@@ -66,9 +68,9 @@ def from_file(path: Path, flags: Flags) -> dict[str, str]:
     return values
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, advice: str = "name a TOML file") -> dict[str, Any]:
     """The table in a TOML file. Raises UserError."""
-    text = files.read_text(path, advice="name a TOML file")
+    text = files.read_text(path, advice=advice)
     try:
         return _tomllib().loads(text)  # type: ignore[no-any-return]
     except ValueError as error:  # TOMLDecodeError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -10,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from picogpt import files
+from picogpt.arrays import Array, Params
 from picogpt.commands import cli
 from picogpt.encoder import Encoder
 from picogpt.errors import UserError
 from picogpt.model import Model, load, open_model
 from picogpt.training import picture, prepare, tokenizers
-from picogpt.training.data import Windows
+from picogpt.training.data import Data, Windows
 from picogpt.training.loop import fit
 from picogpt.training.parameters import flat
 from picogpt.training.run import ADVICE, SETTINGS, Row, Run, save_toml
@@ -84,10 +86,10 @@ def main(
         picogpt mine.txt --output_dir runs/mine --start_from 124M --n_ctx 256 --batch_size 4 --steps 200
     """
     cli.at_least(1, evaluate_every=evaluate_every, n_threads=1 if n_threads is None else n_threads)
-    if text_file is None:
-        raise UserError("expected a text file, found none; see --help")
     if output_dir is None:
         raise UserError("expected --output_dir, found none: name a new directory for the model")
+    if text_file is None:
+        raise UserError("expected a text file, found none; see --help")
     directory = Path(output_dir)
     asked = {
         "text_file": text_file, "tokenizer": tokenizer, "held_out": held_out, "start_from": start_from,
@@ -95,45 +97,78 @@ def main(
     }  # fmt: skip
     with files.only_one(directory):
         if not resume:
-            begin(directory, asked, Path(text_file), shape)
+            begin(directory, asked, shape)
         model, run = open_model(directory.absolute()), Run(directory)
         train, test = (windows(run, name, shape.n_ctx, model) for name in prepare.PARTS)
-        with Trainer(model.hparams, settings, n_threads) as trainer:
-            if start_from:
-                trainer.start_from(flat(load(start_from).params))
-            run.restore(trainer)
-            with shown(model, trainer, characters_per_token(model, test), sample) as (on_step, on_row):
-                fit(trainer, run, train, test, evaluate_every, on_step, on_row)
-        picture.draw(run)
+        per_token = characters_per_token(model, test)
+
+        def report(row: Row, params: Params) -> list[str]:
+            lines = [line(row, f" ({row['held_out_loss'] / per_token:.4f} per character)")]
+            return lines if sample is None else [*lines, sampled(model, params, sample, settings.seed)]
+
+        to_the_end(run, model, train, test, settings, evaluate_every, n_threads, report, start_from)
 
 
-def begin(directory: Path, asked: Mapping[str, Any], text_file: Path, shape: Shape) -> None:
-    """Write the files that a run starts with, settings.toml last. Raises UserError if the directory is not empty."""
-    if files.is_there(directory / SETTINGS):
-        raise UserError(f"{directory}: expected a new directory, found a run: go on with --resume, or name another one")
-    if files.is_dir(directory) and any(directory.iterdir()):
-        raise UserError(f"{directory}: expected a new or empty directory, found files: name another one")
-    texts = prepare.read_parts(text_file, asked["held_out"])
+def begin(directory: Path, asked: Mapping[str, Any], shape: Shape) -> None:
+    """Write the files that a run starts with, settings.toml last. Before, raise UserError for all that can be wrong."""
+    check_new(directory)
+    texts = prepare.read_parts(Path(asked["text_file"]), asked["held_out"])
     if asked["start_from"]:
         origin = open_model(asked["start_from"])
         encoder, hparams = origin.encoder, origin.hparams
     else:
-        encoder = tokenizer_for(asked["tokenizer"], texts[0])
-        hparams = checked_hparams({"n_vocab": len(encoder.encoder), **asdict(shape)}, directory)
-    with files.explained(directory):
+        encoder = tokenizer_for(asked["tokenizer"], *texts)
+        hparams = checked_hparams({"n_vocab": 1 + max(encoder.decoder), **asdict(shape)}, directory)
+    if asked["sample"] is not None:
+        Model(encoder, hparams, {}).prompt_ids(asked["sample"], 1)
+    tokens = dict(zip(prepare.PARTS, (prepare.encoded(encoder, text) for text in texts), strict=True))
+    for name, ids in tokens.items():
+        check_length(name, ids, min(shape.n_ctx, hparams["n_ctx"]))
+    save_new(directory, encoder, hparams, tokens, asked)
+
+
+def check_new(directory: Path) -> None:
+    """Raise UserError if the directory is there and not empty."""
+    if files.is_there(directory / SETTINGS):
+        raise UserError(f"{directory}: expected a new directory, found a run: go on with --resume, or name another one")
+    if files.is_there(directory) and not files.is_dir(directory):
+        raise UserError(f"{directory}: expected a new or empty directory, found a file: name another one")
+    if files.is_dir(directory) and any(directory.iterdir()):
+        raise UserError(f"{directory}: expected a new or empty directory, found files: name another one")
+
+
+def check_length(name: str, ids: Array, n_ctx: int) -> None:
+    """Raise UserError if a part of the text is not longer than a window."""
+    try:
+        Windows(ids, n_ctx)
+    except UserError as error:
+        part = {"train": "the text to train on", "held_out": "the text held out"}[name]
+        raise UserError(f"{part}: {error}") from None
+
+
+def save_new(
+    directory: Path, encoder: Encoder, hparams: Mapping[str, int], tokens: Mapping[str, Array], asked: Mapping[str, Any]
+) -> None:
+    """Write the files that a run starts with. Raises UserError if that fails."""
+    with files.explained(directory, "make room there, or name another --output_dir"):
         directory.mkdir(parents=True, exist_ok=True)
         prepare.save_tokenizer(encoder, directory)
         prepare.save_hparams(hparams, directory)
-        for name, text in zip(prepare.PARTS, texts, strict=True):
-            prepare.save_tokens(encoder, text, directory / f"{name}.npy")
+        for name, ids in tokens.items():
+            prepare.save_array(directory / f"{name}.npy", ids)
         save_toml(directory / SETTINGS, {name: value for name, value in asked.items() if value is not None})
 
 
-def tokenizer_for(kind: str, text: str) -> Encoder:
-    """A tokenizer that is learnt from a text, or that of a model. Raises UserError."""
-    if kind in ("characters", "bytes") or kind.isdecimal():
-        return tokenizers.learn(kind, text)
-    return open_model(kind).encoder
+def tokenizer_for(kind: str, train: str, held_out: str) -> Encoder:
+    """A tokenizer for a text, or that of a model. Characters of the whole text are known. Raises UserError."""
+    if kind == "characters":
+        return tokenizers.learn(kind, train + held_out)
+    if kind == "bytes" or kind.isdecimal():
+        return tokenizers.learn(kind, train)
+    try:
+        return open_model(kind).encoder
+    except UserError as error:
+        raise UserError(f"tokenizer: expected {tokenizers.KINDS}, found {kind!r:.80}: {error}") from None
 
 
 def windows(run: Run, name: str, n_ctx: int, model: Model) -> Windows:
@@ -150,11 +185,29 @@ def characters_per_token(model: Model, data: Windows) -> float:
     return len(model.decode(tokens)) / len(tokens)
 
 
+def to_the_end(
+    run: Run, model: Model, data: Data, held_out: Data, settings: Settings, evaluate_every: int, n_threads: int | None,
+    report: Callable[[Row, Params], list[str]], start_from: str | None = None,
+) -> None:  # fmt: skip
+    """Begin a run or go on with it, up to its last step. Each evaluation writes the lines of `report` to stdout."""
+    with Trainer(model.hparams, settings, n_threads) as trainer:
+        if start_from:
+            trainer.start_from(flat(load(start_from).params))
+        run.restore(trainer)
+        if trainer.step >= settings.steps:
+            files.note(f"{run.directory}: all {settings.steps} steps were done before")
+        with progress(trainer) as (on_step, write), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a loss that is not finite ends the run with one line
+            fit(
+                trainer, run, data, held_out, evaluate_every, on_step,
+                lambda row: write(report(row, trainer.averaged.params)),
+            )  # fmt: skip
+    picture.draw(run)
+
+
 @contextmanager
-def shown(
-    model: Model, trainer: Trainer, per_token: float, sample: str | None
-) -> Iterator[tuple[Callable[[Step], None], Callable[[Row], None]]]:
-    """What is called after each step, for the progress bar, and after each evaluation, for a line and a sample."""
+def progress(trainer: Trainer) -> Iterator[tuple[Callable[[Step], None], Callable[[list[str]], None]]]:
+    """A progress bar on stderr: what is called after each step, and to write lines to stdout without disturbing it."""
     from tqdm import tqdm
 
     bar = tqdm(total=trainer.settings.steps, initial=trainer.step, unit="step", disable=None, leave=False)
@@ -164,23 +217,24 @@ def shown(
         bar.set_postfix_str(f"loss {step.loss:.3f}, {speed:.0f} tokens/s", refresh=False)
         bar.update()
 
-    def on_row(row: Row) -> None:
-        held_out = row["held_out_loss"]
-        line = (
-            f"step {row['step']:.0f}: loss {row['loss']:.4f}, held out {held_out:.4f} "
-            f"({held_out / per_token:.4f} per character), {row['tokens_per_second']:.0f} tokens/s"
-        )
+    def write(lines: list[str]) -> None:
         with bar.external_write_mode(file=sys.stdout):
-            cli.write([line])
-            if sample is not None:
-                cli.write([sampled(model, trainer, sample)])
+            cli.write(["\n".join(lines)])
 
     with bar:
-        yield on_step, on_row
+        yield on_step, write
 
 
-def sampled(model: Model, trainer: Trainer, prompt: str) -> str:
+def line(row: Row, more: str = "") -> str:
+    """A row of the log in words."""
+    return (
+        f"step {row['step']:.0f}: loss {row['loss']:.4f}, held out {row['held_out_loss']:.4f}{more}, "
+        f"{row['tokens_per_second']:.0f} tokens/s"
+    )
+
+
+def sampled(model: Model, params: Params, prompt: str, seed: int) -> str:
     """A prompt and what the model makes of it now: up to 100 tokens, the same ones for the same weights."""
-    now = Model(model.encoder, model.hparams, trainer.averaged.params)
-    n = min(100, model.hparams["n_ctx"] - len(model.encode(prompt)))
-    return prompt + now.generate(prompt, n, temperature=0.8, top_k=40, seed=trainer.settings.seed)
+    now = Model(model.encoder, model.hparams, params)
+    n = min(100, model.hparams["n_ctx"] - len(now.prompt_ids(prompt, 1)))
+    return prompt + now.generate(prompt, n, temperature=0.8, top_k=40, seed=seed)

@@ -29,7 +29,8 @@ def read_parts(path: Path, held_out: float) -> tuple[str, str]:
 
 def save_tokenizer(encoder: Encoder, directory: Path) -> None:
     """Write encoder.json and vocab.bpe, in the form of OpenAI's files."""
-    files.save_text(directory / "encoder.json", json.dumps(encoder.encoder))
+    vocabulary = json.dumps(encoder.encoder, separators=(",", ":"), ensure_ascii=False)
+    files.save_text(directory / "encoder.json", vocabulary)
     files.save_text(directory / "vocab.bpe", "\n".join(["#version: 0.2", *encoder.bpe_ranks, ""]))
 
 
@@ -38,10 +39,10 @@ def save_hparams(hparams: Mapping[str, int], directory: Path) -> None:
     files.save_text(directory / "hparams.json", json.dumps(hparams))
 
 
-def save_tokens(encoder: Encoder, text: str, path: Path) -> None:
-    """Write the ids of a text as a .npy file. Raises UserError for a character that has no token."""
-    dtype = np.uint16 if len(encoder.encoder) <= 1 << 16 else np.uint32
-    save_array(path, np.concatenate([np.array(encoder.encode(piece), dtype) for piece in pieces(text)]))
+def encoded(encoder: Encoder, text: str) -> Array:  # -> [n]
+    """The ids of a text, two bytes each if they fit. Raises UserError for a character that has no token."""
+    dtype = np.uint16 if max(encoder.decoder) < 1 << 16 else np.uint32
+    return np.concatenate([np.array(encoder.encode(piece), dtype) for piece in pieces(text)])
 
 
 def pieces(text: str) -> Iterator[str]:
