@@ -185,8 +185,8 @@ def test_a_mistake_costs_one_line_and_changes_nothing(mistakes, monkeypatch, wor
 
 
 def test_a_full_disk_costs_one_line_and_loses_nothing(text):
-    with small_disk(text / "disk", 1) as disk:
-        (disk / "filler").write_bytes(bytes(900_000))
+    with small_disk(text / "disk", 3) as disk:
+        (disk / "filler").write_bytes(bytes(2_900_000))
         with pytest.raises(UserError, match=r"No space left on device.*make room") as caught:
             run("text.txt", "--output_dir", "disk/out", *SMALL[:4], "--n_embd", "64", *SMALL[6:])
         assert "\n" not in str(caught.value)

@@ -78,7 +78,7 @@ class Run:
         }
         self.rows.append(row)
         self.since = dict.fromkeys(SINCE, 0.0)
-        with files.explained(self.directory):
+        with files.explained(self.directory, "make room there, and go on with --resume"):
             if held_out_loss < self.best:
                 self.best = held_out_loss
                 store.remove_unfinished(self.directory)
