@@ -276,7 +276,8 @@ class Model:
         from picogpt.decoding.batch import in_order
         from picogpt.decoding.completion import Writers
 
-        writers = Writers(self.encoder, n_tokens_to_generate, stop, logprobs, settings)
+        n_prompts = len(prompts) if hasattr(prompts, "__len__") else 0
+        writers = Writers(self.encoder, n_tokens_to_generate, stop, logprobs, settings, n_prompts)
         request = prompts, n_tokens_to_generate, batch_size
         events = self.batch_ids(*request, watch=writers.add, **writers.settings)
         return (writers.completion(number) for number, _ in enumerate(in_order(events)))
@@ -333,9 +334,12 @@ class Model:
 
     def batch_ids(
         self, prompts: Sequence[str | Sequence[int]], n_tokens_to_generate: int = 40, batch_size: int = 16,
-        *, watch: gpt2.Watch | None = None, **settings: Any,
+        *, watch: gpt2.Watch | None = None, seeds: Sequence[int] | None = None, **settings: Any,
     ) -> Iterator[tuple[int, int | None]]:  # fmt: skip
-        """(number of the prompt, next id) for each new token, and (number, None) when a text ends."""
+        """(number of the prompt, next id) for each new token, and (number, None) when a text ends.
+
+        seeds: a seed for each prompt, instead of one for all
+        """
         from picogpt.decoding import batch
 
         if isinstance(prompts, str):
@@ -344,6 +348,7 @@ class Model:
         return batch.generate(
             inputs, self.params, self.hparams["n_head"], n_tokens_to_generate,
             batch_size=batch_size, sampling=sampling, stop_id=self.encoder.end_of_text, watch=watch,
+            seeds=seeds,
         )  # fmt: skip
 
     def decode_samples(self, steps: Iterable[list[int]], nsamples: int) -> list[str]:

@@ -242,7 +242,9 @@ def test_zero_tokens_give_empty_texts(place):
 def test_defaults_are_those_of_the_other_commands():
     ours, others = (inspect.signature(command.main).parameters for command in (batch, generate))
     shared = ours.keys() & others.keys()
-    assert shared == {"n_tokens_to_generate", "model_size", "models_dir", "sampling"}
+    assert shared == {
+        "n_tokens_to_generate", "model_size", "models_dir", "sampling", "stop", "json", "logprobs"
+    }  # fmt: skip
     assert [ours[name].default for name in shared] == [others[name].default for name in shared]
 
 

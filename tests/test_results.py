@@ -52,7 +52,7 @@ def attempt(directory, order, complete=lambda number: None):
 
 def journal_of(order):
     """The bytes of the journal of a run, line by line."""
-    lines = [{"journal": "picogpt batch 1", "settings": SETTINGS, "model": MODEL | WEIGHTS}]
+    lines = [{"journal": "picogpt batch 2", "settings": SETTINGS, "model": MODEL | WEIGHTS}]
     lines += [{"number": n, "prompt": PROMPTS[n], "text": TEXTS[n]} for n in order]
     return list(map(journal.sealed, lines))
 
@@ -145,9 +145,9 @@ def test_a_journal_with_a_line_that_no_run_writes_is_refused(tmp_path, lines, wo
         attempt(tmp_path, range(8))
 
 
-@pytest.mark.parametrize("change", [{"journal": "picogpt batch 2"}, {"settings": 1}, {"model": None}])
+@pytest.mark.parametrize("change", [{"journal": "picogpt batch 1"}, {"settings": 1}, {"model": None}])
 def test_a_malformed_journal_is_refused(tmp_path, change):
-    first = {"journal": "picogpt batch 1", "settings": SETTINGS, "model": MODEL | WEIGHTS} | change
+    first = {"journal": "picogpt batch 2", "settings": SETTINGS, "model": MODEL | WEIGHTS} | change
     (tmp_path / "out.jsonl.run").write_bytes(journal.sealed(first))
     with refused(tmp_path, "out.jsonl.run: expected no file, or a batch's journal, found another one"):
         attempt(tmp_path, range(8))

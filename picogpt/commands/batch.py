@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from picogpt import files, utils
 from picogpt.commands import cli, results
+from picogpt.decoding.completion import Completion, Writers, check_logprobs
+from picogpt.decoding.stopping import stop_bytes
 from picogpt.errors import UserError
 from picogpt.model import Model, open_model
 from picogpt.sampling import GREEDY, Sampling
@@ -23,6 +24,7 @@ SPLIT = "split it into several files"
 def main(
     input_file: str, *, output_file: str | None = None, n_tokens_to_generate: int = 40, model_size: str = "124M",
     models_dir: str | None = None, sampling: Sampling = GREEDY, batch_size: int = 16,
+    stop: tuple[str, ...] = (), json: bool = False, logprobs: int = 0,
 ) -> None:  # fmt: skip
     """Continue every prompt of a file: a line {"prompt": ..., "text": ...} for each, in the order of the prompts.
 
@@ -38,6 +40,9 @@ def main(
     Texts:
         n_tokens_to_generate: the number of tokens for each prompt; fewer if the text ends before
         sampling: how tokens are chosen
+        stop: end before this text; may be given several times
+        json: as for picogpt: each line also has ids, logprobs, finish_reason, seed and timings
+        logprobs: with --json, name this many of the likeliest tokens at each position
         batch_size: the number of prompts at a time; it changes the time and the memory, not the texts
 
     Model:
@@ -49,22 +54,37 @@ def main(
         picogpt prompts.txt -m shakespeare -t 0.7 -s 1 -o texts.jsonl
     """
     cli.at_least(1, batch_size=batch_size)
-    cli.at_least(0, n_tokens_to_generate=n_tokens_to_generate)
+    cli.at_least(0, n_tokens_to_generate=n_tokens_to_generate, logprobs=logprobs)
+    if logprobs and not json:
+        raise UserError("logprobs: expected --json, which shows them, found none: add it")
+    stop_bytes(stop)  # checked before anything is read
+    check_logprobs(logprobs)
     prompts = read_prompts(Path(input_file))
     model = open_model(model_size, models_dir)
     inputs = encoded(prompts, model, n_tokens_to_generate, "stdin" if input_file == "-" else input_file)
+    model.sampling(**vars(sampling))
     settings = {"n_tokens_to_generate": n_tokens_to_generate, **vars(sampling)}
+    settings |= {"stop": stop, "json": json, "logprobs": logprobs}
     known = {"model_size": model_size, "small files": fingerprint(model)}
     with results.opened(output_file, prompts) as out:
         out.check(settings, known)
         left = [number for number in range(len(prompts)) if number not in out.there]
         if out.there:
             files.note(f"{len(out.there)} of {len(prompts)} were there already{without_a_seed(sampling)}")
-        events = model.batch_ids([inputs[n] for n in left], n_tokens_to_generate, batch_size, **vars(sampling))
+        writers = Writers(
+            model.encoder, n_tokens_to_generate, stop, logprobs if json else None, vars(sampling), len(left)
+        )
+        how = {**writers.settings, "watch": writers.add}
+        events = model.batch_ids([inputs[n] for n in left], n_tokens_to_generate, batch_size, **how)
         out.begin(settings, known | {"weights": utils.weights_fingerprint(model_size, models_dir)})
-        tokens = taken(events, lambda n, ids: out.add(left[n], model.decode(ids)))
+        tokens = taken(events, lambda n: out.add(left[n], **fields_of(writers.completion(n), json)))
         for _ in cli.progress(tokens, len(left) * n_tokens_to_generate, "token", beside_text=output_file is None):
             pass
+
+
+def fields_of(text: Completion, all_of_them: bool) -> dict[str, Any]:
+    """What the line of a text shows."""
+    return text.as_dict() if all_of_them else {"text": text.text}
 
 
 def without_a_seed(sampling: Sampling) -> str:
@@ -113,12 +133,10 @@ def fingerprint(model: Model) -> str:
     return files.sha256(json.dumps(parts).encode())
 
 
-def taken(events: Iterable[tuple[int, int | None]], complete: Callable[[int, list[int]], Any]) -> Iterator[int]:
-    """Each token of a batch as it comes; `complete` is called with the number and the ids of each text that ends."""
-    texts: dict[int, list[int]] = defaultdict(list)
+def taken(events: Iterable[tuple[int, int | None]], complete: Callable[[int], Any]) -> Iterator[int]:
+    """Each token of a batch as it comes; `complete` is called with the number of each text that ends."""
     for number, token_id in events:
         if token_id is None:
-            complete(number, texts.pop(number, []))
+            complete(number)
         else:
-            texts[number].append(token_id)
             yield token_id

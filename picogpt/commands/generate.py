@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from picogpt import utils
 from picogpt.commands import cli
+from picogpt.decoding.stopping import stop_bytes, stopped
 from picogpt.errors import UserError
 from picogpt.model import Model, load, open_model
 from picogpt.sampling import GREEDY, Sampling
+
+if TYPE_CHECKING:
+    from picogpt.decoding.completion import Completion
 
 
 def main(
     prompt: str | None = None, *, prompt_file: str | None = None, n_tokens_to_generate: int = 40,
     model_size: str = "124M", models_dir: str | None = None, sampling: Sampling = GREEDY, nsamples: int = 1,
     lookahead: bool = True, draft_model: str | None = None, cache_prompt: str | None = None,
-    delete_checkpoint: bool = False, interactive: bool = False,
+    delete_checkpoint: bool = False, interactive: bool = False, stop: tuple[str, ...] = (), json: bool = False,
+    logprobs: int = 0,
 ) -> None:  # fmt: skip
     """Continue a prompt with GPT-2: the text goes to stdout as it is generated, everything else to stderr.
 
@@ -24,7 +29,10 @@ def main(
         prompt_file: a file that holds the prompt; a newline at its end is left out
         n_tokens_to_generate: the number of tokens; fewer if the text ends before, with <|endoftext|>
         sampling: how tokens are chosen
+        stop: end before this text; may be given several times
         nsamples: the number of texts, generated as one batch
+        json: print an object for each text: text, ids, logprobs, finish_reason, seed and timings
+        logprobs: with --json, name this many of the likeliest tokens at each position
         interactive: keep the model loaded and write on by turns: each line that you type is added to the text
 
     Model:
@@ -55,11 +63,20 @@ def main(
         python -m picogpt.export    write a model for other programs
     """
     cli.at_least(1, nsamples=nsamples)
-    cli.at_least(0, n_tokens_to_generate=n_tokens_to_generate)
+    cli.at_least(0, n_tokens_to_generate=n_tokens_to_generate, logprobs=logprobs)
+    stops = stop_bytes(stop)
     if nsamples > 1 and draft_model:
         raise UserError(f"a draft model guesses for one text at a time, found nsamples {nsamples}: leave one out")
+    if logprobs and not json:
+        raise UserError("logprobs: expected --json, which shows them, found none: add it")
+    if json:
+        from picogpt.decoding.completion import check_logprobs
+
+        check_logprobs(logprobs)
     if interactive:
-        check_interactive(nsamples=nsamples > 1, draft_model=draft_model, cache_prompt=cache_prompt)
+        check_interactive(
+            nsamples=nsamples > 1, draft_model=draft_model, cache_prompt=cache_prompt, stop=stop, json=json
+        )
         begun = prompt is not None or prompt_file is not None
         text = cli.read_prompt(prompt, prompt_file) if begun else None
         how = {"n_tokens_to_generate": n_tokens_to_generate, "lookahead": lookahead}
@@ -67,8 +84,9 @@ def main(
         return
     text = cli.read_prompt(prompt, prompt_file)
 
-    # the small files first: a prompt that is too long is refused before the weights are downloaded or opened
+    # what is small first: a prompt that is too long is refused before the weights are downloaded or opened
     model = open_model(model_size, models_dir)
+    model.sampling(**vars(sampling))
     draft = open_model(draft_model, models_dir) if draft_model else None
     ids = model.prompt_ids(text, n_tokens_to_generate, draft)
     if cache_prompt is not None:
@@ -77,17 +95,35 @@ def main(
         model.params  # noqa: B018 opened now, because it may need the checkpoint
         utils.delete_checkpoint(model_size, models_dir)
 
-    settings = vars(sampling)
-    if nsamples > 1:
-        steps = model.sample_ids(ids, nsamples, n_tokens_to_generate, cache_prompt=cache_prompt, **settings)
-        steps = cli.progress(steps, n_tokens_to_generate, "token")
-        cli.write_samples(model.decode_samples(steps, nsamples))
-    else:
-        new_ids = model.generate_ids(
-            ids, n_tokens_to_generate, lookahead=lookahead, draft=draft, cache_prompt=cache_prompt, **settings
-        )
+    settings = {**vars(sampling), "cache_prompt": cache_prompt}
+    if nsamples == 1:
+        settings |= {"lookahead": lookahead, "draft": draft}
+    if nsamples == 1 and not json:
+        new_ids = model.generate_ids(ids, n_tokens_to_generate, **settings)
         new_ids = cli.progress(new_ids, n_tokens_to_generate, "token", beside_text=True)
-        cli.write(model.encoder.decode_stream(new_ids))
+        cli.write(stopped(new_ids, model.encoder, stops))
+        return
+    texts = completed(model, ids, nsamples, n_tokens_to_generate, stop, logprobs if json else None, settings)
+    if json:
+        cli.write((f"{text.as_json()}\n" for text in texts), end="")
+    else:
+        cli.write_samples(text.text for text in texts)
+
+
+def completed(
+    model: Model, ids: list[int], nsamples: int, n_tokens: int, stop: tuple[str, ...], logprobs: int | None,
+    settings: dict[str, Any],
+) -> list[Completion]:  # fmt: skip
+    """One completion or several, with a progress bar."""
+    from picogpt.decoding.completion import Writers
+
+    writers = Writers(model.encoder, n_tokens, stop, logprobs, settings)
+    how = {**writers.settings, "watch": writers.add}
+    one = nsamples == 1
+    steps = model.generate_ids(ids, n_tokens, **how) if one else model.sample_ids(ids, nsamples, n_tokens, **how)
+    for _ in cli.progress(steps, n_tokens, "token"):
+        pass
+    return [writers.completion(number) for number in range(nsamples)]
 
 
 def check_prompt_file(path: str, ids: list[int], model: Model) -> None:

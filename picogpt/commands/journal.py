@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from picogpt import files
 from picogpt.errors import UserError
 
-FORMAT = "picogpt batch 1"
+FORMAT = "picogpt batch 2"
 FIRST_LINE = 1 << 20  # bytes; far longer than that of any journal
 OTHER = "choose another --output_file"
 
@@ -26,7 +26,7 @@ class Journal:
     """The texts of earlier runs, and a place for more. Nothing is written before `begin`.
 
     prompts    those of this run
-    texts      number of the prompt -> text
+    texts      number of the prompt -> {"text": text}, and what else there is in its line
     made_with  {"settings": {name: value}, "model": {"model_size": name, and fingerprints}}, or None before the first
                run
 
@@ -36,7 +36,7 @@ class Journal:
     def __init__(self, path: Path, prompts: Sequence[str]):
         self.path = path
         self.prompts = prompts
-        self.texts: dict[int, str] = {}
+        self.texts: dict[int, dict[str, Any]] = {}
         self.made_with: dict[str, dict[str, Any]] | None = None
         self.n_bytes = 0  # up to the end of the last whole line
         self.file: BinaryIO | None = None
@@ -61,10 +61,11 @@ class Journal:
                 raise UserError(f"{self.path}: expected no file, or a batch's journal, found another one: {OTHER}")
 
     def _read_text(self, line: bytes, where: str) -> None:
-        match unsealed(line):
-            case {"number": int(number), "prompt": str(prompt), "text": str(text)} if number not in self.texts:
+        found = unsealed(line) or {}
+        match found:
+            case {"number": int(number), "prompt": str(prompt), "text": str()} if number not in self.texts:
                 self._check_prompt(number, prompt, where)
-                self.texts[number] = text
+                self.texts[number] = {name: value for name, value in found.items() if name not in ("number", "prompt")}
             case _:
                 raise UserError(f"{where}: expected a text of an earlier run, found a line that is damaged: {OTHER}")
 
@@ -101,10 +102,10 @@ class Journal:
         if self.made_with is not None:
             self.file.truncate(self.n_bytes)
 
-    def append(self, number: int, text: str) -> None:
-        """Append a text. It is on the disk when this returns. Raises OSError."""
+    def append(self, number: int, fields: Mapping[str, Any]) -> None:
+        """Append a text, and what else there is. It is on the disk when this returns. Raises OSError."""
         assert self.file is not None, "begin comes first"
-        write_whole(self.file, sealed({"number": number, "prompt": self.prompts[number], "text": text}))
+        write_whole(self.file, sealed({"number": number, "prompt": self.prompts[number], **fields}))
         os.fsync(self.file.fileno())
 
     def close(self) -> None:

@@ -27,14 +27,14 @@ class Results:
     """Writes the texts of prompts to a stream.
 
     there  numbers of the prompts whose texts earlier runs have completed
-    texts  number of the prompt -> text, for texts that are complete but not yet written
+    texts  number of the prompt -> {"text": text, ...}, for texts that are complete but not yet written
     """
 
     def __init__(self, prompts: Sequence[str], write: Callable[[bytes], object]):
         self.prompts = prompts
         self.write = write
         self.there: set[int] = set()
-        self.texts: dict[int, str] = {}
+        self.texts: dict[int, dict[str, Any]] = {}
         self.next = 0
 
     def check(self, settings: Mapping[str, Any], model: Mapping[str, str]) -> None:
@@ -43,16 +43,16 @@ class Results:
     def begin(self, settings: Mapping[str, Any], model: Mapping[str, str]) -> None:
         """Check again and prepare to write. Nothing is written before this call."""
 
-    def add(self, number: int, text: str) -> None:
-        """Add a complete text, and write all lines that can be written in order."""
-        self.texts[number] = text
+    def add(self, number: int, text: str, **more: Any) -> None:
+        """Add a complete text, with what else its line shows, and write all lines that can be written in order."""
+        self.texts[number] = {"text": text, **more}
         for line in self.lines():
             self.write(line)
 
     def lines(self) -> Iterator[bytes]:
         """The lines that come next in order and are complete."""
         while self.next in self.texts:
-            yield json_line({"prompt": self.prompts[self.next], "text": self.texts.pop(self.next)})
+            yield json_line({"prompt": self.prompts[self.next], **self.texts.pop(self.next)})
             self.next += 1
 
 
@@ -103,12 +103,12 @@ class ResumableResults(Results):
         with explained(self.path):
             self.write(self.unwritten)
 
-    def add(self, number: int, text: str) -> None:
+    def add(self, number: int, text: str, **more: Any) -> None:
         """See Results."""
         with explained(self.journal.path):
-            self.journal.append(number, text)
+            self.journal.append(number, {"text": text, **more})
         with explained(self.path):
-            super().add(number, text)
+            super().add(number, text, **more)
 
 
 @contextmanager

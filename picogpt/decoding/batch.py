@@ -8,7 +8,7 @@ shorter rows are computed as if they were as long as the longest.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from picogpt.arrays import Array, Params
 from picogpt.choosing import Chooser
@@ -29,11 +29,13 @@ class Text:
 def generate(
     prompts: Sequence[list[int]], params: Params, n_head: int, n_tokens_to_generate: int, *,
     batch_size: int = 16, sampling: Sampling = GREEDY, stop_id: int | None = None, watch: Watch | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> Iterator[tuple[int, int | None]]:  # fmt: skip
     """Continue every prompt by the ids that gpt2.generate would generate for it alone.
 
     Yields (number of the prompt, id) for each new token as soon as it is known, and (number, None) when a text ends.
-    watch(number, id, logits) is called before; if it returns True, the text ends with that token.
+    watch(number, id, logits) is called before; if it returns True, the text ends with that token. With `seeds`, each
+    prompt has its own seed.
 
     Raises UserError as gpt2.generate does, naming the prompt.
     """
@@ -45,12 +47,12 @@ def generate(
         except UserError as error:
             raise UserError(f"prompt {number}: {error}") from None
     n_rows = min(batch_size, len(prompts))
-    return _generate(prompts, params, n_head, n_tokens_to_generate, n_rows, sampling, stop_id, watch)
+    return _generate(prompts, params, n_head, n_tokens_to_generate, n_rows, sampling, stop_id, watch, seeds)
 
 
 def _generate(
     prompts: Sequence[list[int]], params: Params, n_head: int, n_tokens: int, n_rows: int, sampling: Sampling,
-    stop_id: int | None, watch: Watch | None,
+    stop_id: int | None, watch: Watch | None, seeds: Sequence[int] | None,
 ) -> Iterator[tuple[int, int | None]]:  # fmt: skip
     max_length = max(map(len, prompts), default=0) + n_tokens
     kv_cache = new_cache(params, n_head, max_length, n_rows)
@@ -72,7 +74,8 @@ def _generate(
     while True:
         while len(texts) < n_rows and (following := next(waiting, None)):
             number, prompt = following
-            [chooser] = choosers(prompt, params, n_head, sampling)
+            how = sampling if seeds is None else replace(sampling, seed=seeds[number])
+            [chooser] = choosers(prompt, params, n_head, how)
             text = Text(number, chooser, n_tokens)
             free_row = kv_cache[len(texts)]
             free_row.truncate(0)

@@ -72,6 +72,12 @@ class Completion:
             values["top_logprobs"] = [[found._asdict() for found in at] for at in self.top_logprobs]
         return values
 
+    def as_json(self) -> str:
+        """The fields as one line of ASCII."""
+        import json
+
+        return json.dumps(self.as_dict())
+
 
 class Writer:
     """Collects one text as it is generated."""
@@ -131,18 +137,18 @@ class Writers:
     """Collects texts by their numbers as they are generated: `add` is what gpt2.generate calls `watch`.
 
     n_top     how many alternatives are named at each token; None leaves out the log-probabilities too
-    settings  those given, with a seed if one is needed
+    settings  those given, with a seed if one is needed, or with a seed for each of n_prompts
 
     Raises UserError for a number of alternatives or for stop strings that are none.
     """
 
     def __init__(
-        self, encoder: Encoder, n_tokens: int, stop: str | Sequence[str], n_top: int | None, settings: dict[str, Any]
-    ):
-        if n_top is not None and not (isinstance(n_top, (int, np.integer)) and 0 <= n_top <= MOST_ALTERNATIVES):
-            raise UserError(f"logprobs must be a whole number from 0 to {MOST_ALTERNATIVES}, found {n_top!r}: try 5")
+        self, encoder: Encoder, n_tokens: int, stop: str | Sequence[str], n_top: int | None, settings: dict[str, Any],
+        n_prompts: int | None = None,
+    ):  # fmt: skip
+        check_logprobs(n_top)
         stops, begun = stop_bytes(stop), time.perf_counter()
-        self.settings = with_seed(settings)
+        self.settings = with_seed(settings, n_prompts)
         self.n_tokens = n_tokens
         self.texts: defaultdict[int, Writer] = defaultdict(lambda: Writer(encoder, stops, n_top, begun))
 
@@ -154,7 +160,8 @@ class Writers:
         """A text that is complete. It is forgotten."""
         text = self.texts[number]
         del self.texts[number]
-        return text.completion(self.n_tokens, self.settings.get("seed"))
+        seeds = self.settings.get("seeds")
+        return text.completion(self.n_tokens, seeds[number] if seeds else self.settings.get("seed"))
 
 
 class CompletionStream:
@@ -187,12 +194,19 @@ class CompletionStream:
         self._completion = self.writers.completion(0)
 
 
-def with_seed(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings with a seed, if something is drawn, so that the text can be had again."""
+def check_logprobs(n: int | None) -> None:
+    """Raise UserError if n is not a number of alternatives."""
+    if n is not None and not (isinstance(n, (int, np.integer)) and 0 <= n <= MOST_ALTERNATIVES):
+        raise UserError(f"logprobs must be a whole number from 0 to {MOST_ALTERNATIVES}, found {n!r}: try 5")
+
+
+def with_seed(settings: dict[str, Any], n_prompts: int | None) -> dict[str, Any]:
+    """Settings with a seed, or one for each prompt, if something is drawn, so that the text can be had again."""
     how = Sampling(**{name: settings[name] for name in NAMES & settings.keys()})
     if how.greedy or how.seed is not None:
         return settings
-    return settings | {"seed": int(np.random.SeedSequence().generate_state(1)[0])}
+    seeds = np.random.SeedSequence().generate_state(n_prompts or 1).tolist()
+    return settings | ({"seed": seeds[0]} if n_prompts is None else {"seeds": seeds})
 
 
 def likeliest(at: Array, n: int) -> list[int]:  # [n_vocab]
