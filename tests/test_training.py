@@ -432,6 +432,11 @@ def test_train_returns_better_weights_and_leaves_the_old_ones():
     [
         ({"tokens": [1, 2, 3]}, "longer than a window"),
         ({"tokens": [1.5] * 100}, "token ids"),
+        ({"tokens": [13] * 100}, "expected ids from 0 to 12, found 13"),
+        ({"tokens": [-1] * 100}, "expected ids from 0 to 12, found -1"),
+        ({"n_ctx": 0}, "n_ctx must be a whole number from 1 to 8, found 0"),
+        ({"n_ctx": 9}, "found 9"),
+        ({"n_ctx": 2.5}, "found 2.5"),
         ({"steps": 0}, "steps must be 1 or more"),
         ({"n_head": 5}, "n_head"),
     ],

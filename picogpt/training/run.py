@@ -32,6 +32,7 @@ SETTINGS = "settings.toml"
 LOG = "log.csv"
 SINCE = ("loss", "steps", "tokens", "seconds")
 COLUMNS = ("step", "tokens", "loss", "held_out_loss", "learning_rate", "norm", "tokens_per_second", "seconds")
+ROOM = "make room there, and go on with --resume"
 ADVICE = "choose another --output_dir, or start again in an empty one"
 
 Row = dict[str, float]
@@ -78,7 +79,7 @@ class Run:
         }
         self.rows.append(row)
         self.since = dict.fromkeys(SINCE, 0.0)
-        with files.explained(self.directory, "make room there, and go on with --resume"):
+        with files.explained(self.directory, ROOM):
             if held_out_loss < self.best:
                 self.best = held_out_loss
                 store.remove_unfinished(self.directory)
@@ -90,19 +91,24 @@ class Run:
         """Write all that `restore` needs. Raises UserError on a full disk."""
         numbers = {"step": trainer.step, "best": self.best, **self.since}
         metadata = {name: repr(value) for name, value in numbers.items()}
-        tensorfile.save(self.directory / STATE, trainer.state(), metadata)
+        tensorfile.save(self.directory / STATE, trainer.state(), metadata, ROOM)
 
     def restore(self, trainer: Trainer) -> None:
         """Go back to the last checkpoint, if there is one. Raises UserError if it is damaged."""
         path = self.directory / STATE
+        with files.explained(self.directory, ROOM):
+            for unfinished in self.directory.glob(f".{STATE}.*.new"):  # of runs that were killed
+                unfinished.unlink()
         if not files.is_there(path):
             return
         with tensorfile.TensorFile(path) as file:
             try:
-                numbers = {name: float(file.metadata[name]) for name in ("step", "best", *SINCE)}
+                numbers = {name: float(file.metadata[name]) for name in ("best", *SINCE)}
+                if (step := int(file.metadata["step"])) < 0:
+                    raise ValueError
             except (KeyError, ValueError):
                 raise UserError(f"{path}: expected the state of a run, found another file: {ADVICE}") from None
-            trainer.restore({name: file.read(name) for name in file.entries}, int(numbers["step"]))
+            trainer.restore({name: file.read(name) for name in file.entries}, step)
         self.best, self.since = numbers["best"], {name: numbers[name] for name in SINCE}
         self.rows = [row for row in read_table(self.directory / LOG) if row["step"] <= trainer.step]
 

@@ -19,6 +19,7 @@ import math
 import mmap
 import os
 import struct
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -272,7 +273,9 @@ def _sync(file: IO[Any]) -> None:
 
 def _replace(directory: Path, new: Path) -> None:
     """Rename a directory to the path of another one, if there is one, so that neither is ever there in part."""
-    if files.is_there(directory):
+    if files.is_there(directory) and _exchange(directory, new):
+        _remove(new)
+    elif files.is_there(directory):  # for a moment, there is none
         old = new.with_name(f"{new.name}-old")
         directory.replace(old)
         new.replace(directory)
@@ -280,6 +283,20 @@ def _replace(directory: Path, new: Path) -> None:
     else:
         new.replace(directory)
     files.sync(directory.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange the names of two directories at once. False if the system cannot do it."""
+    if sys.platform != "linux":
+        return False
+    import ctypes  # only for a run that replaces weights
+
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except AttributeError:  # an old C library
+        return False
+    return bool(renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
 
 
 def _remove(path: Path) -> None:
