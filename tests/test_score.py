@@ -175,6 +175,17 @@ def test_only_the_positions_that_are_scored_go_through_the_end_of_the_model(tiny
     assert wanted == [5]
 
 
+def test_choices_of_one_token_share_a_row(tiny, text, monkeypatch):
+    shapes = []
+    real = score.hidden_states
+    monkeypatch.setattr(score, "hidden_states", lambda x, **kw: shapes.append(x.shape) or real(x, **kw))
+    pieces = [Piece([*text[:9], last], n_new) for last, n_new in ((5, 1), (7, 1), (9, 4))] + [Piece(text[:8], 2)]
+    found = dict(score.score_pieces(pieces, tiny.params, TINY["n_head"]))
+    assert shapes == [(2, 9)]
+    for number, (ids, n_new) in enumerate(pieces):
+        np.testing.assert_allclose(found[number].log_probabilities, plain_scores(tiny, ids)[-n_new:], atol=1e-5)
+
+
 # against transformers
 
 

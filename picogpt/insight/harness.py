@@ -27,6 +27,7 @@ NAME = "picogpt"
 ALIASES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # the harness's, in its order
 MAX_GEN_TOKS = 256  # unless a task says otherwise
 SETTINGS = {field.name for field in fields(Sampling)}
+DRAWING = {"temperature", "top_k", "top_p", "min_p", "typical_p", "seed"}  # which a greedy text has no use for
 
 Request = tuple[Any, list[int], list[int]]  # the texts, the ids of the context, those of the continuation
 
@@ -173,10 +174,13 @@ class HarnessModel:
             how = Generation(requests[numbers[0]].args[1])
             contexts = {number: self.context_ids(requests[number].args[0], how.n_tokens) for number in numbers}
             numbers.sort(key=lambda number: -len(contexts[number]))
-            new = self.continued([contexts[number] for number in numbers], how)
-            for at, text in shown(new, len(numbers), "generate_until", disable_tqdm):
-                texts[numbers[at]] = text
-                self.cache_hook.add_partial("generate_until", requests[numbers[at]].args, text)
+            new = self.model.generate_many(
+                [contexts[number] for number in numbers], how.n_tokens, stop=how.until, batch_size=self.batch_size,
+                **how.settings,
+            )  # fmt: skip
+            for number, text in shown(zip(numbers, new, strict=True), len(numbers), "generate_until", disable_tqdm):
+                texts[number] = text
+                self.cache_hook.add_partial("generate_until", requests[number].args, text)
         return [texts[number] for number in range(len(requests))]
 
     def context_ids(self, context: str, n_tokens: int) -> list[int]:
@@ -188,15 +192,6 @@ class HarnessModel:
                 f"--gen_kwargs max_gen_toks={self.max_length // 2}"
             )
         return self.tok_encode(context)[-room:] or [self.eot_token_id]
-
-    def continued(self, prompts: list[list[int]], how: Generation) -> Iterator[tuple[int, str]]:
-        """(number of the prompt, text) as soon as the text is complete."""
-        ids: dict[int, list[int]] = defaultdict(list)
-        for number, token_id in self.model.batch_ids(prompts, how.n_tokens, self.batch_size, **how.settings):
-            if token_id is not None:
-                ids[number].append(token_id)
-            else:
-                yield number, how.cut(self.model.decode(ids.pop(number, [])))
 
 
 class Generation:
@@ -210,28 +205,18 @@ class Generation:
     def __init__(self, asked: Mapping[str, Any]):
         given = dict(asked)
         until = given.pop("until", None) or []
-        self.until = [until] if isinstance(until, str) else list(until)
+        self.until = [stop for stop in ([until] if isinstance(until, str) else until) if stop]
         numbers = [number for alias in ALIASES if (number := given.pop(alias, None)) is not None]
         self.n_tokens = int(numbers[0]) if numbers else MAX_GEN_TOKS
-        temperature = float(given.pop("temperature", None) or 0)
-        if given.pop("do_sample", temperature > 0):
-            self.settings: dict[str, Any] = {"temperature": temperature or 1.0}
-            self.settings |= {name: given.pop(name) for name in SETTINGS & set(given)}
+        temperature = float(given.get("temperature") or 0)
+        drawn = given.pop("do_sample", temperature > 0)
+        self.settings = {name: given.pop(name) for name in SETTINGS & set(given)}
+        if drawn:
+            self.settings["temperature"] = temperature or 1.0
         else:
-            self.settings = {}
-            given = {name: value for name, value in given.items() if name not in SETTINGS}
+            self.settings = {name: value for name, value in self.settings.items() if name not in DRAWING}
         if given.pop("num_beams", 1) != 1 or given:
             raise UserError(f"expected generation_kwargs that picogpt knows, found {asked}")
-
-    def cut(self, text: str) -> str:
-        """A text without the first stop sequence in it, and what follows.
-
-        >>> Generation({"until": ["Q:", "."]}).cut("one two. Q: three")
-        'one two'
-        """
-        for stop in self.until:
-            text = text.split(stop)[0] if stop else text
-        return text
 
 
 def batch_size_of(found: int | str) -> int:

@@ -130,20 +130,23 @@ def score_pieces(
 
 
 def score_batch(batch: Sequence[Piece], params: Params, n_head: int) -> Iterator[Scores]:
-    """The scores of pieces that go through the model as one batch, one in each row.
+    """The scores of pieces that go through the model as one batch.
 
-    A piece's last token is only predicted, so it is no input. Shorter rows end with padding. A token looks only back,
-    so this changes nothing for the tokens before.
+    A piece's last token is only predicted, so it is no input. Pieces that differ in nothing else, such as choices of
+    one token, share a row. Shorter rows end with padding. A token looks only back, so this changes nothing for the
+    tokens before.
     """
-    n_inputs = [len(ids) - 1 for ids, _ in batch]
-    inputs = np.zeros((len(batch), max(n_inputs)), int)
-    for row, n, (ids, _) in zip(inputs, n_inputs, batch, strict=True):
-        row[:n] = ids[:-1]
-    first_wanted = min(n - n_new for n, (_, n_new) in zip(n_inputs, batch, strict=True))
+    rows: dict[tuple[int, ...], int] = {}
+    at = [rows.setdefault(tuple(ids[:-1]), len(rows)) for ids, _ in batch]
+    inputs = np.zeros((len(rows), max(map(len, rows))), int)
+    for row, ids in zip(inputs, rows, strict=True):
+        row[: len(ids)] = ids
+    ends = [len(ids) - 1 for ids, _ in batch]
+    first = min(end - n_new for end, (_, n_new) in zip(ends, batch, strict=True))
     with np.errstate(all="ignore"):  # scores_at finds numbers that are not finite
-        x = hidden_states(inputs, **params, n_head=n_head, n_last=inputs.shape[1] - first_wanted)
-    ends = [n - first_wanted for n in n_inputs]
-    x = np.concatenate([row[end - n_new : end] for row, end, (_, n_new) in zip(x, ends, batch, strict=True)])
+        x = hidden_states(inputs, **params, n_head=n_head, n_last=inputs.shape[1] - first)
+    wanted = (slice(end - n_new - first, end - first) for end, (_, n_new) in zip(ends, batch, strict=True))
+    x = np.concatenate([x[row, cut] for row, cut in zip(at, wanted, strict=True)])
     scores = scores_at(x, np.concatenate([ids[-n_new:] for ids, n_new in batch]), params["wte"])
     cuts = np.cumsum([n_new for _, n_new in batch])[:-1]
     return map(Scores, *(np.split(array, cuts) for array in scores))
