@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 import picogpt
-from picogpt.commands import cli, presets, train
+from picogpt.commands import arguments, cli, presets, train
 from picogpt.errors import UserError
 from picogpt.training import loop, picture
 from picogpt.training.run import read_table
+from picogpt.training.settings import Settings
 from tests.disks import small_disk
 from tests.helpers import ENVIRONMENT, ROOT, SHAKESPEARE, snapshot
 
@@ -104,6 +105,23 @@ def test_settings_come_from_flags_before_files_before_recipes(text, monkeypatch)
     expected = {"n_embd": 24, "learning_rate": 3e-4, "tokenizer": "bytes", "steps": 4, "dropout": 0.25, "n_layer": 1}
     assert {name: stored[name] for name in expected} == expected
     assert stored["text_file"] == "text.txt"
+
+
+@pytest.mark.parametrize("name", ["gpt1", "gpt2", "gpt3"])
+def test_a_recipe_fills_in_the_settings_of_a_paper(name):
+    flags = arguments.flags_of(train.main)
+    values = presets.with_files({"recipe": name, "text_file": "text.txt", "output_dir": "out"}, flags)
+    parsed = {key: arguments.parser_for(key, flags[key])(text) for key, text in values.items()}
+    shape = train.Shape(**{key: parsed[key] for key in parsed if key in train.Shape.__dataclass_fields__})
+    settings = Settings(**{key: parsed[key] for key in parsed if key in Settings.__dataclass_fields__})
+    assert (shape.n_layer, shape.n_head, shape.n_embd) == (12, 12, 768)
+    assert shape.n_ctx == {"gpt1": 512, "gpt2": 1024, "gpt3": 2048}[name]
+    assert settings.warmup_steps < settings.steps
+    if name == "gpt3":
+        n_tokens = np.cumsum([settings.batch_size_at(step) * 2048 for step in range(20000)])
+        assert n_tokens[0] == 32768 and n_tokens[settings.growth_steps] == pytest.approx(4e9, rel=5e-3)
+        assert n_tokens[settings.warmup_steps] == pytest.approx(375e6, rel=5e-3)
+        assert 4e9 + (settings.steps - settings.growth_steps) * 256 * 2048 == pytest.approx(260e9, rel=1e-3)
 
 
 BAD = [

@@ -13,7 +13,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 from picogpt.errors import UserError
@@ -41,8 +41,9 @@ def flags_of(function: Callable[..., Any]) -> Flags:
     flags: dict[str, inspect.Parameter] = {}
     for name, parameter in parameters(function).items():
         if has_fields(parameter):
-            fields = parameters(parameter.annotation)
-            flags |= {field: p.replace(kind=p.KEYWORD_ONLY) for field, p in fields.items() if is_readable(p)}
+            for field, p in parameters(parameter.annotation).items():
+                if is_readable(p):
+                    flags[field] = p.replace(kind=p.KEYWORD_ONLY, default=getattr(parameter.default, field))
         else:
             flags[name] = parameter
     return flags
@@ -55,7 +56,7 @@ def call(function: Callable[..., None], values: Mapping[str, Any]) -> None:
         if has_fields(parameter):
             fields = parameters(parameter.annotation)
             if given := {field: arguments.pop(field) for field in fields if field in values}:
-                arguments[name] = parameter.annotation(**given)
+                arguments[name] = replace(parameter.default, **given)
     function(**arguments)
 
 
