@@ -88,6 +88,11 @@ def test_a_model_is_fetched_with_the_files_it_needs_and_later_opened_without_a_r
     assert server.requests == []
 
 
+def test_the_weights_alone_can_be_asked_for_first(server, made):
+    params = utils.load_params("hf:me/tiny", None, TINY)
+    np.testing.assert_array_equal(params["wte"], store.open_tensors(made[0], TINY)["wte"])
+
+
 def test_weights_in_several_files_are_fetched_and_a_broken_off_download_is_continued(server, made):
     kept = server.models["me/split"]
     server.models = {"me/split": {name: data for name, data in kept.items() if name != PARTS[1]}}

@@ -99,6 +99,7 @@ class Checkpoint(huggingface.Checkpoint):
         return f"hf:{self.repo}@{self.directory.name}" if there else None
 
     def prepare(self, hparams: Mapping[str, int]) -> None:
+        self.fetch_small_files()  # nothing is asked if they are there
         if not self._weight_names() and self._fetch(WEIGHTS) is None:
             self._fetch_needed(INDEX)
         for name in self._weight_names():

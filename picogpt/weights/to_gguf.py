@@ -100,7 +100,6 @@ def _kind(name: str, tensor: Array, dtype: str) -> Any:
 def _converted(name: str, tensor: Array, kind: Any) -> Array:
     """A tensor as it is stored: matrices as [n_out, n_in]."""
     with np.errstate(over="ignore"):
-        converted = np.ascontiguousarray(tensor.T if name.endswith("/w") else tensor).astype(kind, copy=False)
-    if not np.isfinite([converted.min(), converted.max()]).all():
-        raise UserError(f"expected numbers up to 65504 in {name} for f16, found larger ones: use --dtype f32")
-    return converted
+        if not np.isfinite(np.array([tensor.min(), tensor.max()], kind)).all():
+            raise UserError(f"expected numbers up to 65504 in {name} for f16, found larger ones: use --dtype f32")
+    return np.ascontiguousarray(tensor.T if name.endswith("/w") else tensor).astype(kind, copy=False)
