@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -238,6 +240,27 @@ def test_the_normalized_accuracy_divides_by_characters():
     questions = [Question("", ["a", "long choice"], 1), Question("", ["b", "c"], 1)]
     found = measures.of_choices(questions, [scores(-2, -3), scores(-1, -2)])
     assert found["accuracy"].value == 0 and found["accuracy_normalized"].value == 0.5
+
+
+# docs/evaluating.md
+
+
+def test_the_examples_of_the_page_print_what_it_says(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    page = (ROOT / "docs" / "evaluating.md").read_text("utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    test = doctest.DocTestParser().get_doctest("\n".join(snippets), {}, "page", "docs/evaluating.md", 0)
+    assert len(test.examples) >= 5 and doctest.DocTestRunner().run(test).failed == 0
+
+
+def test_the_tables_of_the_page_are_what_the_command_prints(tmp_path, capsys):
+    page = (ROOT / "docs" / "evaluating.md").read_text("utf-8")
+    for flag in ("lambada", "choices"):
+        shown = re.search(rf"cat (\w+.jsonl)\n((?:{{.*\n)+)\$ python -m picogpt.evaluate --{flag}", page)
+        name, records = shown.groups()
+        (tmp_path / name).write_text(records)
+        evaluate.main(**{flag: str(tmp_path / name)}, model_size=str(SHAKESPEARE))
+        assert f"--{flag} {name} --model_size shakespeare\n{capsys.readouterr().out}```" in page
 
 
 # mistakes
