@@ -480,10 +480,10 @@ def check_length(n_prompt: int, n_tokens_to_generate: int, n_ctx: int) -> None:
     if not isinstance(n_tokens_to_generate, (int, np.integer)) or n_tokens_to_generate < 0:
         raise UserError(f"n_tokens_to_generate must be a whole number, 0 or more, found {n_tokens_to_generate}")
     if n_prompt + n_tokens_to_generate > n_ctx:
-        fewer = f" or use --n_tokens_to_generate {n_ctx - n_prompt} or less" if n_prompt < n_ctx else ""
+        fewer = f", use --n_tokens_to_generate {n_ctx - n_prompt} or less," if n_prompt < n_ctx else ""
         raise UserError(
             f"the model sees {n_ctx} tokens, found {n_prompt} in the prompt + {n_tokens_to_generate} to generate: "
-            f"shorten the prompt{fewer}"
+            f"shorten the prompt{fewer} or go on past them with --sliding_window half"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from itertools import takewhile
@@ -285,8 +286,8 @@ class Model:
     def generate_ids(
         self, prompt: str | Sequence[int], n_tokens_to_generate: int = 40, *,
         lookahead: bool = True, draft: Model | None = None, edit: Edits | None = None,
-        cache_prompt: str | Path | None = None, start: gpt2.Start | None = None, watch: gpt2.Watch | None = None,
-        **settings: Any,
+        cache_prompt: str | Path | None = None, sliding_window: str | None = None, start: gpt2.Start | None = None,
+        watch: gpt2.Watch | None = None, **settings: Any,
     ) -> Iterator[int]:  # fmt: skip
         """The token ids that follow a prompt, each as soon as it is known.
 
@@ -294,12 +295,14 @@ class Model:
         draft: a smaller model with the same vocabulary that guesses instead
         edit: changes of activations on the way, as in `trace`; without cache and guesses, so much slower
         cache_prompt: a file that keeps the keys and values of the prompt; a text that begins with it starts at once
+        sliding_window: go on past n_ctx from the last tokens: "crop" or "half", see decoding/window.py
         start: a function that takes the place of gpt2.start
         watch: a function of (0, id, logits) that is called with each token; if it returns True, the text ends there
         """
         from picogpt.decoding import lookahead as ahead
 
-        sampling, ids = self.sampling(**settings), self.prompt_ids(prompt, n_tokens_to_generate, draft)
+        sampling = self.sampling(**settings)
+        ids = self.prompt_ids(prompt, n_tokens_to_generate, draft, sliding_window)
         request = ids, self.params, self.hparams["n_head"], n_tokens_to_generate
         stop_id = self.encoder.end_of_text
         if edit is not None:
@@ -309,28 +312,38 @@ class Model:
                 raise UserError("edit: expected no draft, found one: its guesses cannot be edited, so leave one out")
             if cache_prompt is not None:
                 raise UserError("edit: expected no cache_prompt, found one: its keys and values are not edited")
+            if sliding_window is not None:
+                raise UserError("edit: expected no sliding_window, found one: edited texts end at n_ctx")
             if watch is not None:
                 raise UserError("edit: expected generate or stream, found complete, which cannot be edited")
             return traced.generate(*request, edit=edit, sampling=sampling, stop_id=stop_id)
-        start = start or self._start(ids, cache_prompt)
+        start = start or self._start(ids, cache_prompt, sliding_window)
         how: dict[str, Any] = {"sampling": sampling, "stop_id": stop_id, "start": start}
         if draft is not None:
             max_length = len(ids) + n_tokens_to_generate
             how["guesser"] = ahead.DraftModel(ids, draft.params, draft.hparams["n_head"], max_length)
+        if sliding_window is not None:
+            from picogpt.decoding import window
+
+            return window.generate(*request, window=sliding_window, lookahead=lookahead, watch=watch, **how)
         generate = ahead.generate if lookahead or draft is not None else gpt2.generate
         return generate(*request, watch=watch, **how)
 
     def sample_ids(
         self, prompt: str | Sequence[int], nsamples: int, n_tokens_to_generate: int = 40, *,
-        cache_prompt: str | Path | None = None, watch: gpt2.Watch | None = None, **settings: Any,
+        cache_prompt: str | Path | None = None, sliding_window: str | None = None, watch: gpt2.Watch | None = None,
+        **settings: Any,
     ) -> Iterator[list[int]]:  # fmt: skip
         """At each step, the next ids of nsamples texts. A text that has ended repeats its last token."""
-        sampling, ids = self.sampling(**settings), self.prompt_ids(prompt, n_tokens_to_generate)
-        return gpt2.generate(
-            ids, self.params, self.hparams["n_head"], n_tokens_to_generate,
-            sampling=sampling, nsamples=nsamples, stop_id=self.encoder.end_of_text,
-            watch=watch, start=self._start(ids, cache_prompt),
-        )  # fmt: skip
+        sampling, ids = self.sampling(**settings), self.prompt_ids(prompt, n_tokens_to_generate, None, sliding_window)
+        request = ids, self.params, self.hparams["n_head"], n_tokens_to_generate
+        how: dict[str, Any] = {"sampling": sampling, "nsamples": nsamples, "stop_id": self.encoder.end_of_text}
+        how |= {"watch": watch, "start": self._start(ids, cache_prompt, sliding_window)}
+        if sliding_window is not None:
+            from picogpt.decoding import window
+
+            return window.samples(*request, window=sliding_window, **how)
+        return gpt2.generate(*request, **how)
 
     def batch_ids(
         self, prompts: Sequence[str | Sequence[int]], n_tokens_to_generate: int = 40, batch_size: int = 16,
@@ -357,10 +370,16 @@ class Model:
         rows = ([ids[row] for ids in columns] for row in range(nsamples))
         return [self.decode(takewhile(lambda token_id: token_id != end, row)) for row in rows]
 
-    def _start(self, ids: Sequence[int], cache_prompt: str | Path | None) -> gpt2.Start:
+    def _start(
+        self, ids: Sequence[int], cache_prompt: str | Path | None, sliding_window: str | None = None
+    ) -> gpt2.Start:
         """What runs the prompt through the model. Raises UserError if the file is of another prompt or model."""
         if cache_prompt is None:
             return gpt2.start
+        if sliding_window is not None:
+            from picogpt.decoding import window
+
+            ids = window.seen(ids, self.hparams["n_ctx"], sliding_window)
         from picogpt.decoding.prompt_file import PromptFile
 
         file = PromptFile(cache_prompt, ids, self.encoder, self.hparams)
@@ -374,8 +393,9 @@ class Model:
         return sampling
 
     def prompt_ids(
-        self, prompt: str | Sequence[int], n_tokens_to_generate: int, draft: Model | None = None
-    ) -> list[int]:
+        self, prompt: str | Sequence[int], n_tokens_to_generate: int, draft: Model | None = None,
+        sliding_window: str | None = None,
+    ) -> list[int]:  # fmt: skip
         """The ids that generation starts from. Raises UserError if they and the new tokens do not fit into n_ctx.
 
         This does not need the weights, so that a prompt can be refused before they are downloaded.
@@ -388,6 +408,12 @@ class Model:
             raise UserError(f"prompt: expected a text or a list of token ids, found {prompt!r:.60}")
         ids = self.encode(prompt) if isinstance(prompt, str) else list(prompt)
         ids = ids or self.encoder.start_of_text()
+        if sliding_window is not None:
+            from picogpt.decoding import window
+
+            window.check(sliding_window, draft)
+            gpt2.check_length(len(ids), n_tokens_to_generate, sys.maxsize)
+            return ids
         for model in (self, draft) if draft is not None else (self,):
             gpt2.check_length(len(ids), n_tokens_to_generate, model.hparams["n_ctx"])
         return ids

@@ -42,6 +42,7 @@ class PromptFile:
 
     def __init__(self, path: AnyPath, ids: Sequence[int], encoder: Encoder, hparams: Mapping[str, int]):
         self.path = Path(path)
+        self.ids = list(ids)
         self.prompt: list[int] | None = None
         self.model = ""
         try:
@@ -92,6 +93,8 @@ class PromptFile:
         Raises UserError if it cannot be read or written.
         """
         ids = np.asarray(inputs).tolist()
+        if ids != self.ids:  # a sliding window has moved
+            return gpt2.start(ids, params, n_head, max_length)
         if self.prompt is None:
             kv_cache, at = gpt2.start(ids, params, n_head, max_length)
             metadata = {"format": FORMAT, "model": self.model, "ids": " ".join(map(str, ids))}
