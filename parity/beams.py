@@ -23,15 +23,16 @@ CASES = [  # stop_id 199 is a newline
 
 
 def search(
-    model: Any, ids: Sequence[int], n: int, num_beams: int, nsamples: int, length_penalty: float, stop_id: int
-) -> tuple[list[list[int]], list[float]]:
+    model: Any, ids: Sequence[int], n: int, num_beams: int, nsamples: int, length_penalty: float, stop_id: int,
+    **settings: Any,
+) -> tuple[list[list[int]], list[float]]:  # fmt: skip
     """The new ids and the scores of transformers' beam search. All sequences are as long as the longest."""
     import torch
 
     found = model.generate(
         torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=n, do_sample=False,
         num_beams=num_beams, num_return_sequences=nsamples, length_penalty=length_penalty, eos_token_id=stop_id,
-        pad_token_id=stop_id, return_dict_in_generate=True, output_scores=True,
+        pad_token_id=stop_id, return_dict_in_generate=True, output_scores=True, **settings,
     )  # fmt: skip
     return found.sequences[:, len(ids) :].tolist(), found.sequences_scores.tolist()
 

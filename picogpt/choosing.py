@@ -63,11 +63,7 @@ class Chooser:
     def best(self, logits: Array, noise: Array | None) -> tuple[int, bool]:
         """The token to choose, and whether it is the same for all logits that differ by rounding alone."""
         largest = float(logits.max())
-        if not math.isfinite(largest):
-            raise UserError(
-                "the model's logits are not finite numbers: its weights are damaged; check them with "
-                "python -m picogpt.verify MODEL, or fetch the model again"
-            )
+        check_finite(largest)
         how = self.sampling
         error = TOO_CLOSE * max(largest, -float(logits.min()))
         x = how.processed(logits, self.ids)
@@ -78,6 +74,15 @@ class Chooser:
             return token_id, np.count_nonzero(x >= x[token_id] - error) == 1
         temperature = max(how.temperature or 0.0, 1e-6)  # a smaller one could overflow float32
         return drawn((x - x.max()) / temperature, noise, how, error / temperature)
+
+
+def check_finite(largest: float) -> None:
+    """Raise UserError if the largest logit is not a finite number."""
+    if not math.isfinite(largest):
+        raise UserError(
+            "the model's logits are not finite numbers: its weights are damaged; check them with "
+            "python -m picogpt.verify MODEL, or fetch the model again"
+        )
 
 
 def drawn(x: Array, noise: Array, how: Sampling, error: float) -> tuple[int, bool]:  # [n_vocab], [n_vocab]

@@ -16,6 +16,7 @@ from picogpt.errors import UserError
 from picogpt.sampling import Sampling
 
 if TYPE_CHECKING:
+    from picogpt.decoding.beam import Hypothesis
     from picogpt.decoding.completion import Completion, CompletionStream
     from picogpt.insight.trace import Trace
 
@@ -328,6 +329,28 @@ class Model:
             return window.generate(*request, window=sliding_window, lookahead=lookahead, watch=watch, **how)
         generate = ahead.generate if lookahead or draft is not None else gpt2.generate
         return generate(*request, watch=watch, **how)
+
+    def beam_search(
+        self, prompt: str | Sequence[int], n_tokens_to_generate: int = 40, *, num_beams: int = 4, nsamples: int = 1,
+        length_penalty: float = 1.0, cache_prompt: str | Path | None = None, **settings: Any,
+    ) -> list[Hypothesis]:  # fmt: skip
+        """The nsamples likeliest texts that num_beams beams find, the best first: see decoding/beam.py.
+
+        >>> for found in load("shakespeare").beam_search("JULIET:", 8, num_beams=4, nsamples=2):
+        ...     print(f"{found.score:.4f} {found.text!r}")
+        -1.4954 "\\nNay, I'll tell thee"
+        -1.5702 "\\nNay, then, I'll"
+        """
+        from picogpt.decoding import beam
+
+        sampling, ids = self.sampling(**settings), self.prompt_ids(prompt, n_tokens_to_generate)
+        beam.check(num_beams, nsamples, length_penalty, sampling)
+        found = beam.generate(
+            ids, self.params, self.hparams["n_head"], n_tokens_to_generate, num_beams=num_beams, nsamples=nsamples,
+            length_penalty=length_penalty, sampling=sampling, stop_id=self.encoder.end_of_text,
+            start=self._start(ids, cache_prompt),
+        )  # fmt: skip
+        return [text._replace(text=self.decode(text.ids)) for text in found]
 
     def sample_ids(
         self, prompt: str | Sequence[int], nsamples: int, n_tokens_to_generate: int = 40, *,

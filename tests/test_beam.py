@@ -15,6 +15,7 @@ from parity import beams, pytorch
 from picogpt import gpt2
 from picogpt.decoding import beam
 from picogpt.errors import UserError
+from picogpt.sampling import Sampling
 from picogpt.weights import store
 from tests.fuzz import TIMES
 from tests.helpers import SHAKESPEARE
@@ -62,6 +63,21 @@ def test_sequences_and_scores_are_those_of_transformers(theirs, ids, n, width, n
         assert [with_end(text, stop_id, len(sequences[0])) for text in ours] == sequences
 
 
+@given(
+    ids=st.lists(st.integers(0, 23), min_size=1, max_size=6), penalty=st.sampled_from([1.0, 1.3, 0.8]),
+    ngram=st.integers(0, 3), banned=st.sets(st.integers(0, 23), max_size=4),
+)  # fmt: skip
+@settings(max_examples=15 * TIMES)
+def test_settings_that_look_at_the_tokens_so_far_are_those_of_transformers(theirs, ids, penalty, ngram, banned):
+    how = {"repetition_penalty": penalty, "no_repeat_ngram_size": ngram}
+    found = search(ids, 10, num_beams=4, nsamples=4, stop_id=5, sampling=Sampling(banned=tuple(banned - {5}), **how))
+    more = how | ({"bad_words_ids": [[token_id] for token_id in banned - {5}]} if banned - {5} else {})
+    sequences, scores = beams.search(theirs, ids, 10, 4, 4, 1.0, 5, **more)
+    np.testing.assert_allclose([text.score for text in found], scores, rtol=1e-4, atol=1e-5)
+    if all(a - b > 1e-4 * max(abs(a), 1) for a, b in pairwise(scores)):
+        assert [with_end(text, 5, len(sequences[0])) for text in found] == sequences
+
+
 @pytest.mark.parametrize("case", FROZEN, ids=lambda case: case["prompt"][:7])
 def test_frozen_answers_of_transformers(model, case):
     how = {name: case[name] for name in ("num_beams", "nsamples", "length_penalty", "stop_id")}
@@ -102,6 +118,20 @@ def test_each_step_is_one_pass_of_all_beams(monkeypatch):
     assert counted == [(3,), (5, 1), (5, 1), (5, 1)]
 
 
+def test_a_prompt_file_gives_the_same_texts(model, tmp_path):
+    how = {"num_beams": 3, "nsamples": 2}
+    plain = model.beam_search("ROMEO:", 8, **how)
+    for _ in range(2):
+        assert model.beam_search("ROMEO:", 8, cache_prompt=tmp_path / "prompt", **how) == plain
+    assert [model.decode(found.ids) for found in plain] == [found.text for found in plain]
+
+
+def test_damaged_weights_are_told():
+    wte = np.full_like(PARAMS["wte"], np.nan)
+    with pytest.raises(UserError, match="not finite numbers: its weights are damaged"):
+        beam.generate([1], PARAMS | {"wte": wte}, SMALL["n_head"], 3, num_beams=2)
+
+
 def test_no_tokens_are_the_empty_text():
     assert search([1], 0, num_beams=3, nsamples=2) == [beam.Hypothesis([], 0.0, False)] * 2
 
@@ -114,6 +144,7 @@ def test_no_tokens_are_the_empty_text():
         ({"num_beams": 13}, "num_beams: expected at most half the vocabulary, 12, found 13"),
         ({"num_beams": 3, "nsamples": 4}, "nsamples must be a whole number from 1 to num_beams, 3, found 4"),
         ({"num_beams": 3, "length_penalty": float("nan")}, "length_penalty must lie between -10 and 10, found nan"),
+        ({"num_beams": 3, "sampling": Sampling(top_k=3)}, "num_beams: expected greedy text, found settings for a draw"),
         ({"num_beams": 3, "length_penalty": 11}, "length_penalty must lie between -10 and 10, found 11: try 1"),
     ],
 )

@@ -106,6 +106,17 @@ def test_a_text_that_is_full_is_refused_and_stays(model):
     assert talk.text == text
 
 
+def test_with_a_window_a_text_is_never_full(model, passes):
+    talk = Conversation(model, n_tokens_to_generate=250, sliding_window="half", lookahead=False)
+    list(talk.say("ROMEO:"))
+    ids = list(talk.ids)
+    passes.clear()
+    answer = "".join(talk.say("JULIET:"))
+    assert passes[0] == 4 and passes.count(128) == 2  # twice, the window moves
+    ids += model.encode("\nJULIET:" if talk.ids[: len(ids) + 1] != [*ids, model.encode("J")[0]] else "JULIET:")
+    assert answer == model.generate(ids, 250, sliding_window="half")
+
+
 @given(
     turns=st.lists(st.tuples(st.text("ab \n", max_size=5), st.integers(0, 9), st.booleans()), max_size=6),
     lookahead=st.booleans(),
@@ -154,7 +165,10 @@ def test_answers_go_to_stdout_and_all_else_to_stderr(model):
     answer = model.generate("ROMEO:", 8)
     assert process.stdout == f"{answer}\nROMEO:{answer}\n"
     assert process.stderr.startswith(interactive.HELP)
-    assert "n_tokens_to_generate 8, lookahead True, temperature 0.0, top_k 0, top_p 1.0, seed None" in process.stderr
+    assert (
+        "n_tokens_to_generate 8, lookahead True, sliding_window None, temperature 0.0, top_k 0, top_p 1.0,"
+        in process.stderr
+    )
 
 
 def test_a_prompt_is_the_first_line(model):

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal
 
 from picogpt import files
 from picogpt.commands import arguments, cli
@@ -34,7 +34,10 @@ HELP = """\
   Ctrl-D               leaves"""
 
 
-def settable(*, n_tokens_to_generate: int = 40, lookahead: bool = True, sampling: Sampling = GREEDY) -> None:
+def settable(
+    *, n_tokens_to_generate: int = 40, lookahead: bool = True, sliding_window: Literal["crop", "half"] | None = None,
+    sampling: Sampling = GREEDY,
+) -> None:  # fmt: skip
     """The settings that /set changes are the parameters of this function."""
 
 

@@ -16,8 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from picogpt.arrays import Array, ArrayLike, Params
+from picogpt.choosing import check_finite
+from picogpt.decoding.completion import log_softmax
 from picogpt.errors import UserError
 from picogpt.gpt2 import KVCache, Start, check_request, next_logits, start
+from picogpt.sampling import GREEDY, Sampling
 
 STEEPEST = 10  # length penalties up to this, of either sign, keep scores within float32
 
@@ -28,11 +31,13 @@ class Hypothesis(NamedTuple):
     ids    new token ids; they end before the token that ends a text
     score  the sum of the log-probabilities of all new tokens, that one included, divided by n ** length_penalty
     ended  whether the model has ended the text; else it has the length asked for
+    text   what the ids mean, from Model.beam_search
     """
 
     ids: list[int]
     score: float
     ended: bool
+    text: str = ""
 
 
 class Candidate(NamedTuple):
@@ -45,12 +50,13 @@ class Candidate(NamedTuple):
 
 def generate(
     inputs: ArrayLike, params: Params, n_head: int, n_tokens_to_generate: int, *,
-    num_beams: int, nsamples: int = 1, length_penalty: float = 1.0, stop_id: int | None = None,
-    start: Start = start,
+    num_beams: int, nsamples: int = 1, length_penalty: float = 1.0, sampling: Sampling = GREEDY,
+    stop_id: int | None = None, start: Start = start,
 ) -> list[Hypothesis]:  # fmt: skip
     """The nsamples best continuations of the token ids `inputs`, [n_seq], that num_beams beams find, the best first.
 
     length_penalty: above 0 the score favours long texts, below 0 short ones; 0 compares plain sums
+    sampling: what looks at the tokens so far, such as repetition_penalty, changes the log-probabilities
 
     Raises UserError if the prompt and the new tokens do not fit into n_ctx, and for settings out of range.
 
@@ -62,8 +68,8 @@ def generate(
     "\\nNay, I'll tell thee" -1.4954
     "\\nNay, then, I'll" -1.5702
     """
-    check_request(inputs, params, n_tokens_to_generate)
-    check_beams(num_beams, nsamples, length_penalty)
+    check_request(inputs, params, n_tokens_to_generate, sampling)
+    check(num_beams, nsamples, length_penalty, sampling)
     if 2 * num_beams > len(params["wte"]):
         raise UserError(
             f"num_beams: expected at most half the vocabulary, {len(params['wte']) // 2}, found {num_beams}"
@@ -72,19 +78,24 @@ def generate(
         return [Hypothesis([], 0.0, False)] * nsamples
     kv_cache, at = start(inputs, params, n_head, np.size(inputs) + n_tokens_to_generate)
     kv_cache = kv_cache.repeat(num_beams)
-    return _search(kv_cache, at[None], params, n_head, n_tokens_to_generate, length_penalty, stop_id)[:nsamples]
+    prompt = np.asarray(inputs).tolist()
+    how = n_tokens_to_generate, length_penalty, sampling, stop_id
+    return _search(prompt, kv_cache, at[None], params, n_head, *how)[:nsamples]
 
 
 def _search(
-    kv_cache: KVCache, at: Array, params: Params, n_head: int, n_tokens: int, length_penalty: float, stop_id: int | None
-) -> list[Hypothesis]:
+    prompt: list[int], kv_cache: KVCache, at: Array, params: Params, n_head: int, n_tokens: int, length_penalty: float,
+    sampling: Sampling, stop_id: int | None,
+) -> list[Hypothesis]:  # fmt: skip
     """Continue the rows of a cache, which are all the same, from the logits `at`, [1, n_vocab]."""
     num_beams = len(kv_cache.lengths)
     beams: list[list[int]] = [[]]  # beams[i] is in row i of the cache
     scores = np.zeros(1, np.float32)
     finished: list[Hypothesis] = []
     for length in range(1, n_tokens + 1):
-        candidates = best(scores[:, None] + log_softmax(at), 2 * num_beams)  # half of them, at most, end their text
+        check_finite(float(at.max(axis=-1).sum()))
+        at = np.stack([sampling.processed(row, prompt + ids) for row, ids in zip(log_softmax(at), beams, strict=True)])
+        candidates = best(scores[:, None] + at, 2 * num_beams)  # half of them, at most, end their text
         for score, row, token_id in candidates[:num_beams]:
             if token_id == stop_id or length == n_tokens:
                 ids = beams[row] + [token_id] * (token_id != stop_id)
@@ -122,14 +133,7 @@ token_id=1)]
     return list(map(Candidate, flat[top].tolist(), rows.tolist(), ids.tolist()))
 
 
-def log_softmax(x: Array) -> Array:  # [..., n] -> [..., n]
-    """The logarithms of softmax(x)."""
-    x = x - x.max(axis=-1, keepdims=True)
-    x -= np.log(np.exp(x).sum(axis=-1, keepdims=True))
-    return x
-
-
-def check_beams(num_beams: Any, nsamples: Any, length_penalty: Any) -> None:
+def check(num_beams: Any, nsamples: Any, length_penalty: Any, sampling: Sampling = GREEDY) -> None:
     """Raise UserError for settings of beam search that are out of range."""
     if not (isinstance(num_beams, (int, np.integer)) and num_beams >= 1):
         raise UserError(f"num_beams must be a whole number, 1 or more, found {num_beams!r}: try 4")
@@ -138,3 +142,5 @@ def check_beams(num_beams: Any, nsamples: Any, length_penalty: Any) -> None:
     number = isinstance(length_penalty, (int, float, np.integer, np.floating)) and math.isfinite(length_penalty)
     if not (number and abs(length_penalty) <= STEEPEST):
         raise UserError(f"length_penalty must lie between -{STEEPEST} and {STEEPEST}, found {length_penalty!r}: try 1")
+    if not sampling.greedy:
+        raise UserError("num_beams: expected greedy text, found settings for a draw, which beam search has none of")

@@ -89,10 +89,12 @@ class Conversation:
     def _answer(self, ids: list[int]) -> Iterator[str]:
         ids = ids or self.model.encoder.start_of_text()
         settings = {"n_tokens_to_generate": 40} | self.settings
-        n_ctx = self.model.hparams["n_ctx"]
-        if len(ids) >= n_ctx:
-            raise UserError(f"the model sees {n_ctx} tokens, found {len(ids)} in the text: start a new one, with /new")
-        settings["n_tokens_to_generate"] = min(settings["n_tokens_to_generate"], n_ctx - len(ids))
+        if settings.get("sliding_window") is None:
+            n_ctx = self.model.hparams["n_ctx"]
+            if len(ids) >= n_ctx:
+                found = f"the model sees {n_ctx} tokens, found {len(ids)} in the text"
+                raise UserError(f"{found}: start a new one, with /new, or /set sliding_window half")
+            settings["n_tokens_to_generate"] = min(settings["n_tokens_to_generate"], n_ctx - len(ids))
         if settings.get("seed") is not None:
             settings["seed"] += self.n_answers  # each answer has its own random numbers
         new_ids = self.model.generate_ids(ids, start=self.kept.start, **settings)

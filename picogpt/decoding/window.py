@@ -83,8 +83,9 @@ def generate(
 
     >>> import picogpt
     >>> model = picogpt.load("shakespeare")
-    >>> ids = generate(model.encode("LEONTES:"), model.params, 6, 1000, window="half")
+    >>> ids = generate(model.encode("LEONTES:"), model.params, 6, 300, window="half")
     >>> model.decode(list(ids)[-9:])
+    ' a business.\\n\\nLEONTES'
     """
     check(window)
     ids = check_ids(inputs, len(params["wte"])).tolist()
