@@ -344,7 +344,7 @@ class Model:
         from picogpt.decoding import beam
 
         sampling, ids = self.sampling(**settings), self.prompt_ids(prompt, n_tokens_to_generate)
-        beam.check(num_beams, nsamples, length_penalty, sampling)
+        beam.check(num_beams, nsamples, length_penalty, sampling, self.hparams["n_vocab"])
         found = beam.generate(
             ids, self.params, self.hparams["n_head"], n_tokens_to_generate, num_beams=num_beams, nsamples=nsamples,
             length_penalty=length_penalty, sampling=sampling, stop_id=self.encoder.end_of_text,

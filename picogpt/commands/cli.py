@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -231,10 +231,11 @@ def _closed_stream() -> TextIO:
     return os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
 
 
-def write_samples(texts: Iterable[str]) -> None:
-    """Write several texts, each under a heading like that of OpenAI's scripts."""
+def write_samples(texts: Iterable[str], notes: Sequence[str] = ()) -> None:
+    """Write several texts, each under a heading like that of OpenAI's scripts, with its note if it has one."""
     for number, text in enumerate(texts, start=1):
-        write([f"{'=' * 40} SAMPLE {number} {'=' * 40}\n", text])
+        note = notes[number - 1] if notes else ""
+        write([f"{'=' * 40} SAMPLE {number}{note} {'=' * 40}\n", text])
 
 
 def progress(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from picogpt import utils
 from picogpt.commands import cli
@@ -12,6 +12,7 @@ from picogpt.model import Model, load, open_model
 from picogpt.sampling import GREEDY, Sampling
 
 if TYPE_CHECKING:
+    from picogpt.decoding.beam import Hypothesis
     from picogpt.decoding.completion import Completion
 
 
@@ -20,7 +21,8 @@ def main(
     model_size: str = "124M", models_dir: str | None = None, sampling: Sampling = GREEDY, nsamples: int = 1,
     lookahead: bool = True, draft_model: str | None = None, cache_prompt: str | None = None,
     delete_checkpoint: bool = False, interactive: bool = False, stop: tuple[str, ...] = (), json: bool = False,
-    logprobs: int = 0,
+    logprobs: int = 0, num_beams: int = 1, length_penalty: float = 1.0,
+    sliding_window: Literal["crop", "half"] | None = None,
 ) -> None:  # fmt: skip
     """Continue a prompt with GPT-2: the text goes to stdout as it is generated, everything else to stderr.
 
@@ -33,6 +35,9 @@ def main(
         nsamples: the number of texts, generated as one batch
         json: print an object for each text: text, ids, logprobs, finish_reason, seed and timings
         logprobs: with --json, name this many of the likeliest tokens at each position
+        num_beams: search for the likeliest texts as a whole with this many beams; nsamples of them are printed
+        length_penalty: with --num_beams, above 0 favours long texts, below 0 short ones
+        sliding_window: go on past the model's context from its last tokens: crop as the tutorials do, half is cheaper
         interactive: keep the model loaded and write on by turns: each line that you type is added to the text
 
     Model:
@@ -73,14 +78,21 @@ def main(
         from picogpt.decoding.completion import check_logprobs
 
         check_logprobs(logprobs)
+    beams = num_beams != 1
+    if beams:
+        check_beams(num_beams, nsamples, length_penalty, sampling)
+        without("num_beams", draft_model=draft_model, stop=stop, logprobs=logprobs, sliding_window=sliding_window)
+    if length_penalty != 1 and not beams:
+        raise UserError("length_penalty: expected --num_beams, whose scores it is for, found none: add it")
+    if sliding_window:
+        without("sliding_window", draft_model=draft_model)
     if interactive:
-        check_interactive(
-            nsamples=nsamples > 1, draft_model=draft_model, cache_prompt=cache_prompt, stop=stop, json=json
-        )
+        without("interactive", nsamples=nsamples > 1, draft_model=draft_model, cache_prompt=cache_prompt)
+        without("interactive", stop=stop, json=json, num_beams=beams)
         begun = prompt is not None or prompt_file is not None
         text = cli.read_prompt(prompt, prompt_file) if begun else None
-        how = {"n_tokens_to_generate": n_tokens_to_generate, "lookahead": lookahead}
-        converse(load(model_size, models_dir), text, sampling, **how)
+        how: dict[str, Any] = {"lookahead": lookahead, "sliding_window": sliding_window}
+        converse(load(model_size, models_dir), text, sampling, n_tokens_to_generate=n_tokens_to_generate, **how)
         return
     text = cli.read_prompt(prompt, prompt_file)
 
@@ -88,14 +100,21 @@ def main(
     model = open_model(model_size, models_dir)
     model.sampling(**vars(sampling))
     draft = open_model(draft_model, models_dir) if draft_model else None
-    ids = model.prompt_ids(text, n_tokens_to_generate, draft)
+    ids = model.prompt_ids(text, n_tokens_to_generate, draft, sliding_window)
+    if beams:
+        check_beams(num_beams, nsamples, length_penalty, sampling, model.hparams["n_vocab"])
     if cache_prompt is not None:
-        check_prompt_file(cache_prompt, ids, model)
+        check_prompt_file(cache_prompt, ids, model, sliding_window)
     if delete_checkpoint:
         model.params  # noqa: B018 opened now, because it may need the checkpoint
         utils.delete_checkpoint(model_size, models_dir)
 
-    settings = {**vars(sampling), "cache_prompt": cache_prompt}
+    settings: dict[str, Any] = {**vars(sampling), "cache_prompt": cache_prompt}
+    if beams:
+        settings |= {"num_beams": num_beams, "nsamples": nsamples, "length_penalty": length_penalty}
+        write_beams(model.beam_search(ids, n_tokens_to_generate, **settings), json)
+        return
+    settings["sliding_window"] = sliding_window
     if nsamples == 1:
         settings |= {"lookahead": lookahead, "draft": draft}
     if nsamples == 1 and not json:
@@ -126,17 +145,38 @@ def completed(
     return [writers.completion(number) for number in range(nsamples)]
 
 
-def check_prompt_file(path: str, ids: list[int], model: Model) -> None:
+def check_prompt_file(path: str, ids: list[int], model: Model, sliding_window: str | None) -> None:
     """Raise UserError if a file is there that is not of this prompt."""
+    from picogpt.decoding import window
     from picogpt.decoding.prompt_file import PromptFile
 
-    PromptFile(path, ids, model.encoder, model.hparams)
+    shown = ids if sliding_window is None else window.seen(ids, model.hparams["n_ctx"], sliding_window)
+    PromptFile(path, shown, model.encoder, model.hparams)
 
 
-def check_interactive(**given: object) -> None:
-    """Raise UserError if a flag is given that --interactive cannot be with."""
+def without(flag: str, **given: object) -> None:
+    """Raise UserError if a flag is given that another one cannot be with."""
     if wrong := [name for name, value in given.items() if value]:
-        raise UserError(f"--interactive: expected no --{wrong[0]}, found one: leave one of the two out")
+        raise UserError(f"--{flag}: expected no --{wrong[0]}, found one: leave one of the two out")
+
+
+def check_beams(*settings: Any) -> None:
+    """See beam.check, which only beam search imports."""
+    from picogpt.decoding import beam
+
+    beam.check(*settings)
+
+
+def write_beams(found: list[Hypothesis], json: bool) -> None:
+    """Write the texts that beam search has found, each with its score if there are several."""
+    if json:
+        from json import dumps
+
+        cli.write((f"{dumps(text.as_dict())}\n" for text in found), end="")
+    elif len(found) == 1:
+        cli.write([found[0].text])
+    else:
+        cli.write_samples((text.text for text in found), [f", SCORE {text.score:.4f}" for text in found])
 
 
 def converse(model: Model, prompt: str | None, sampling: Sampling, **settings: Any) -> None:

@@ -39,6 +39,11 @@ class Hypothesis(NamedTuple):
     ended: bool
     text: str = ""
 
+    def as_dict(self) -> dict[str, Any]:
+        """All fields, as JSON has them."""
+        reason = "end_of_text" if self.ended else "length"
+        return {"text": self.text, "ids": self.ids, "score": self.score, "finish_reason": reason}
+
 
 class Candidate(NamedTuple):
     """Beam number `row` continued by a token. The score is the sum of the log-probabilities of all its tokens."""
@@ -133,7 +138,7 @@ token_id=1)]
     return list(map(Candidate, flat[top].tolist(), rows.tolist(), ids.tolist()))
 
 
-def check(num_beams: Any, nsamples: Any, length_penalty: Any, sampling: Sampling = GREEDY) -> None:
+def check(num_beams: Any, nsamples: Any, length_penalty: Any, sampling: Sampling, n_vocab: int | None = None) -> None:
     """Raise UserError for settings of beam search that are out of range."""
     if not (isinstance(num_beams, (int, np.integer)) and num_beams >= 1):
         raise UserError(f"num_beams must be a whole number, 1 or more, found {num_beams!r}: try 4")
@@ -144,3 +149,5 @@ def check(num_beams: Any, nsamples: Any, length_penalty: Any, sampling: Sampling
         raise UserError(f"length_penalty must lie between -{STEEPEST} and {STEEPEST}, found {length_penalty!r}: try 1")
     if not sampling.greedy:
         raise UserError("num_beams: expected greedy text, found settings for a draw, which beam search has none of")
+    if n_vocab is not None and 2 * num_beams > n_vocab:
+        raise UserError(f"num_beams: expected at most half the vocabulary, {n_vocab // 2}, found {num_beams}")
