@@ -362,9 +362,9 @@ def test_a_mistake_is_one_line_and_status_2(words, message):
 def test_defaults_are_those_that_are_documented():
     assert {
         "prompt": None, "prompt_file": None, "n_tokens_to_generate": 40, "model_size": "124M", "models_dir": None,
-        "sampling": Sampling(),
-        "nsamples": 1, "lookahead": True, "draft_model": None, "cache_prompt": None, "delete_checkpoint": False,
-        "interactive": False,
+        "sampling": Sampling(), "nsamples": 1, "lookahead": True, "draft_model": None, "cache_prompt": None,
+        "delete_checkpoint": False, "interactive": False, "stop": (), "json": False, "logprobs": 0, "num_beams": 1,
+        "length_penalty": 1.0, "sliding_window": None,
     } == DEFAULTS  # fmt: skip
 
 
