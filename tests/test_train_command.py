@@ -284,3 +284,17 @@ def test_a_terminal_shows_a_progress_bar(text):
     os.close(there)
     assert done.returncode == 0 and "/4" in shown and "step" in shown
     assert json.loads((text / "out" / "hparams.json").read_text())["n_layer"] == 1
+
+
+def test_the_package_gives_its_four_names_when_they_are_asked_for():
+    import picogpt.training as package
+    from picogpt.training import model, settings, trainer
+
+    assert package.train is trainer.train and package.Trainer is trainer.Trainer
+    assert package.Settings is settings.Settings and package.loss_and_grads is model.loss_and_grads
+    assert {*package.__all__} <= {*dir(package)}
+    with pytest.raises(AttributeError, match="no attribute 'fit_all'"):
+        package.fit_all  # noqa: B018
+    words = [sys.executable, "-c", "import sys, picogpt.training; print('numpy' in sys.modules)"]
+    done = subprocess.run(words, capture_output=True, env=ENVIRONMENT | {"PYTHONPATH": str(ROOT)}, timeout=60)
+    assert done.stdout == b"False\n"

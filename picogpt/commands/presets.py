@@ -58,14 +58,19 @@ def from_file(path: Path, flags: Flags, advice: str = "name a TOML file") -> dic
     """The values in a file, as text. Raises UserError for a name that is not a flag's."""
     values = {}
     for name, value in read_toml(path, advice).items():
-        if name not in flags:
-            nearest = near(name, flags)
-            hint = f"did you mean {nearest}?" if nearest else "--help shows all names"
-            raise UserError(f"{path}: unknown setting {name[:60]}: {hint}")
+        check_name(name, flags, path)
         if not isinstance(value, str | int | float):
             raise UserError(f"{path}: expected a number, a text, true or false as {name}, found {files.quoted(value)}")
         values[name] = str(value)
     return values
+
+
+def check_name(name: str, flags: Flags, path: Path) -> None:
+    """Raise UserError, with a hint, if a name in a file is not a flag's."""
+    if name not in flags:
+        nearest = near(name, flags)
+        hint = f"did you mean {nearest}?" if nearest else "--help shows all names"
+        raise UserError(f"{path}: unknown setting {name[:60]}: {hint}")
 
 
 def read_toml(path: Path, advice: str = "name a TOML file") -> dict[str, Any]:

@@ -47,9 +47,9 @@ SMALL, DEFAULT = Shape(), Settings()
 
 def main(
     text_file: str | None = None, *, output_dir: str | None = None, resume: bool = False,
-    settings_file: str | None = None, recipe: str | None = None, tokenizer: str = "characters",
-    held_out: float = 0.1, shape: Shape = SMALL, start_from: str | None = None, settings: Settings = DEFAULT,
-    evaluate_every: int = 250, sample: str | None = None, n_threads: int | None = None,
+    settings_file: str | None = None, recipe: str | None = None, sweep: str | None = None,
+    tokenizer: str = "characters", held_out: float = 0.1, shape: Shape = SMALL, start_from: str | None = None,
+    settings: Settings = DEFAULT, evaluate_every: int = 250, sample: str | None = None, n_threads: int | None = None,
 ) -> None:  # fmt: skip
     """Train a GPT-2 on a text, with NumPy on all cores.
 
@@ -62,6 +62,8 @@ def main(
         resume: go on with the run in output_dir; its settings need not be given again
         settings_file: a TOML file with settings, a line `name = value` for each; flags win over it
         recipe: the settings of a paper: gpt1, gpt2 or gpt3; the settings file and flags win over it
+        sweep: a TOML file with lists of values, as `learning_rate = [1e-3, 2e-3]`: every combination becomes a run on
+            one core, in a directory of its own in output_dir, n_threads of them at a time
 
     Text:
         tokenizer: characters, bytes, a number of tokens for a byte-level BPE that is learnt from the text, or the name
@@ -83,6 +85,7 @@ def main(
     Examples:
         picogpt shakespeare.txt --output_dir runs/shakespeare --tokenizer 1024 --dropout 0.2
         picogpt --output_dir runs/shakespeare --resume
+        picogpt shakespeare.txt --output_dir runs/sweep --sweep rates.toml --steps 500
         picogpt mine.txt --output_dir runs/mine --start_from 124M --n_ctx 256 --batch_size 4 --steps 200
     """
     cli.at_least(1, evaluate_every=evaluate_every, n_threads=1 if n_threads is None else n_threads)
@@ -95,12 +98,17 @@ def main(
         "text_file": text_file, "tokenizer": tokenizer, "held_out": held_out, "start_from": start_from,
         **asdict(shape), **asdict(settings), "evaluate_every": evaluate_every, "sample": sample,
     }  # fmt: skip
+    if sweep is not None:
+        from picogpt.commands import sweep as many
+
+        many.main(directory, asked | {"sweep": sweep}, Path(sweep), resume, n_threads)
+        return
     with files.only_one(directory):
         if not resume:
             begin(directory, asked, shape)
         model, run = open_model(directory.absolute()), Run(directory)
         train, test = (windows(run, name, shape.n_ctx, model) for name in prepare.PARTS)
-        per_token = characters_per_token(model, test)
+        per_token = characters_per_token(model, test.tokens)
 
         def report(row: Row, params: Params) -> list[str]:
             lines = [line(row, f" ({row['held_out_loss'] / per_token:.4f} per character)")]
@@ -179,10 +187,10 @@ def windows(run: Run, name: str, n_ctx: int, model: Model) -> Windows:
     return Windows(tokens, min(n_ctx, model.hparams["n_ctx"]))
 
 
-def characters_per_token(model: Model, data: Windows) -> float:
+def characters_per_token(model: Model, tokens: Array) -> float:
     """The mean length of a token in a text, or in its first million tokens."""
-    tokens = data.tokens[: 1 << 20].tolist()
-    return len(model.decode(tokens)) / len(tokens)
+    first = tokens[: 1 << 20].tolist()
+    return len(model.decode(first)) / len(first)
 
 
 def to_the_end(
