@@ -36,6 +36,7 @@ import numpy as np
 
 from picogpt.arrays import Array, ArrayLike, Params
 from picogpt.choosing import Chooser
+from picogpt.cores import share
 from picogpt.errors import UserError
 from picogpt.matmul import FEW_ROWS, matmul
 from picogpt.sampling import GREEDY, Sampling
@@ -356,12 +357,17 @@ def next_logits(
     new: ArrayLike, params: Params, n_head: int, kv_cache: KVCache, n_last: int = 1
 ) -> Array:  # [..., n_seq] -> [..., n_last, n_vocab]
     """Run new tokens, a prompt or one for each row, through the model and return the logits after the last n_last."""
+
+    def run(new: Array, kv_cache: KVCache) -> Array:
+        with np.errstate(all="ignore"):  # Chooser.next finds numbers that are not finite
+            return hidden_states(new, **params, n_head=n_head, kv_cache=kv_cache, n_last=n_last)[..., -n_last:, :]
+
     new = np.asarray(new)
-    with np.errstate(all="ignore"):  # Chooser.next finds numbers that are not finite
-        while new.shape[-1] >= PREFILL_CHUNK + n_last:
-            hidden_states(new[..., :PREFILL_CHUNK], **params, n_head=n_head, kv_cache=kv_cache, n_last=1)
-            new = new[..., PREFILL_CHUNK:]
-        x = hidden_states(new, **params, n_head=n_head, kv_cache=kv_cache, n_last=n_last)[..., -n_last:, :]
+    while new.shape[-1] >= PREFILL_CHUNK + n_last:
+        share(run, new[..., :PREFILL_CHUNK], kv_cache)
+        new = new[..., PREFILL_CHUNK:]
+    x = share(run, new, kv_cache)
+    with np.errstate(all="ignore"):
         return logits(x, params["wte"])
 
 

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from picogpt.arrays import Array
+from picogpt.cores import n_cores
 
-FEW_ROWS = range(2, 33)
+FEW_ROWS = range(2, 13)
 SMALL_MATRIX = 1 << 19  # elements of w; below, it takes longer to hand work to another thread than to do it
 
 # The limits of a piece. OpenBLAS computes up to 2^18 multiplications on one core. For more it may wake its own threads,
@@ -81,12 +82,6 @@ def _in_pieces(x: Array, w: Array, width: int, out: Array) -> None:
 def _in_thread(errors: Any, x: Array, w: Array, width: int, out: Array) -> None:
     with np.errstate(**errors):  # np.errstate holds for one thread only
         _in_pieces(x, w, width, out)
-
-
-@cache
-def n_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache

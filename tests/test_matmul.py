@@ -48,7 +48,7 @@ def test_every_piece_is_computed_once(monkeypatch):
     np.testing.assert_array_equal(matmul(x, w), np.repeat(np.arange(5003, dtype=np.float32)[None], 5, axis=0))
 
 
-@pytest.mark.parametrize("n_rows", [2, 32])
+@pytest.mark.parametrize("n_rows", [2, 12])
 def test_pieces_are_small_and_shared_out_among_the_cores(monkeypatch, n_rows):
     """What makes it fast: no piece larger than BLAS's small kernels take, and an equal share for each core."""
     shares, in_pieces = [], module._in_pieces
@@ -83,7 +83,7 @@ def test_strided_rows():
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3])
-@pytest.mark.parametrize("n_rows", [1, 2, 7, 32, 33])
+@pytest.mark.parametrize("n_rows", [1, 2, 7, 12, 13])
 @pytest.mark.parametrize("n_keys", [1, 37, 151, 1000])
 def test_a_batch_of_heads_gives_numpys_product(monkeypatch, cores, n_rows, n_keys):
     """The keys are a part of a longer cache, so a head does not begin where the one before it ends."""
@@ -92,14 +92,14 @@ def test_a_batch_of_heads_gives_numpys_product(monkeypatch, cores, n_rows, n_key
     assert_same_product(q, cache[..., :n_keys, :].swapaxes(-1, -2))
 
 
-ROWS = [1, 2, 32, 33]
+ROWS = [1, 2, 12, 13]
 
 
 @pytest.mark.parametrize(
     "types", list(product(["f4", ">f4", "f8", "f2", "i8", "i1", "?", "c8"], repeat=2)), ids="-".join
 )
 def test_the_type_of_a_product_does_not_depend_on_its_rows(types):
-    """float32 by float64 in Fortran order was float32 for 2 to 32 rows, else float64."""
+    """float32 by float64 in Fortran order was float32 for a few rows, else float64."""
     of_x, of_w = types
     for n_rows in ROWS:
         x, w = np.ones((n_rows, 6), of_x), np.ones((6, 5), of_w, order="F")
@@ -148,12 +148,12 @@ def test_pieces_are_for_a_few_rows_of_float32_and_matrices_in_fortran_order():
     x, w = random_array(8, 64), fortran(64, 100)
     assert gains_from_pieces(x, w)
     assert gains_from_pieces(x[:2], w)
-    assert gains_from_pieces(np.tile(x, (4, 1)), w)
+    assert gains_from_pieces(x[:3].repeat(4, axis=0), w)
     assert gains_from_pieces(np.stack([x, x]), w)
     assert gains_from_pieces(np.stack([x, x]), np.stack([w.T, w.T]).swapaxes(-1, -2))
     for other, matrix in (
         (x[:1], w),
-        (np.tile(x, (5, 1))[:33], w),
+        (np.tile(x, (2, 1))[:13], w),
         (x, w.copy("C")),
         (x.astype("f8"), w.astype("f8", "F")),
     ):

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from picogpt.arrays import Array, Params
-from picogpt.matmul import n_cores
+from picogpt.cores import n_cores
 from picogpt.training import memory
 from picogpt.training.model import add_grads, losses
 from picogpt.training.parameters import Vector
