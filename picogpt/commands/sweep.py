@@ -28,8 +28,8 @@ import numpy as np
 
 from picogpt import files
 from picogpt.commands import arguments, cli, presets, train
+from picogpt.cores import n_cores
 from picogpt.errors import UserError
-from picogpt.matmul import n_cores
 from picogpt.model import open_model
 from picogpt.training import picture
 from picogpt.training.run import LOG, SETTINGS, read_table, save_toml
