@@ -7,13 +7,14 @@ function, is no flag. A flag whose type is a tuple or a mapping may be given sev
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import is_dataclass, replace
+from dataclasses import is_dataclass
 from typing import Any
 
 from picogpt.errors import UserError
@@ -56,8 +57,19 @@ def call(function: Callable[..., None], values: Mapping[str, Any]) -> None:
         if has_fields(parameter):
             fields = parameters(parameter.annotation)
             if given := {field: arguments.pop(field) for field in fields if field in values}:
-                arguments[name] = replace(parameter.default, **given)
+                arguments[name] = changed(parameter.default, given)
     function(**arguments)
+
+
+def changed(default: Any, given: Mapping[str, Any]) -> Any:
+    """A default, with other values of some fields.
+
+    If it is what its class makes by itself, it is made anew, because fields may follow from others: drawing from the
+    likeliest tokens alone, --top_k, changes the temperature.
+    """
+    kind = type(default)
+    needed = [f for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING]
+    return kind(**given) if not needed and default == kind() else dataclasses.replace(default, **given)
 
 
 def has_fields(parameter: inspect.Parameter) -> bool:
