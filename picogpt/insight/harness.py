@@ -43,9 +43,10 @@ def run() -> None:
 def register() -> None:
     """Make --model picogpt known to the harness. Raises UserError if it is not installed."""
     check_installed()
-    import lm_eval.models  # noqa: F401 which registers the others
     from lm_eval.api import registry
 
+    if NAME in registry.MODEL_REGISTRY:
+        return
     if hasattr(registry, "model_registry"):
         registry.model_registry.register(NAME, target=f"{__name__}:PicoGPT")
     else:  # before 0.4.10
