@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import picogpt
 from picogpt.commands import evaluate
+from picogpt.encoder import Encoder, bytes_to_unicode
 from picogpt.errors import UserError
 from picogpt.insight import measures, score
 from picogpt.insight.measures import Question, ratio
@@ -147,13 +148,23 @@ def test_a_ratio_of_single_numbers_is_a_mean(numbers):
     assert found.stderr == pytest.approx(np.std(numbers, ddof=1) / math.sqrt(len(numbers)), abs=1e-9)
 
 
-@given(st.text(st.sampled_from("aé \n\t\x1c\u3000\u0085\u200b7'.s😀"), max_size=60), st.integers(1, 9))
-def test_a_text_in_blocks_has_the_ids_of_the_whole_text(model, tmp_path_factory, text, block):
+def test_a_ratio_of_unequal_groups():
+    found = ratio([2, 6], [1, 2])  # 2 and 6 are 2/3 less and 2/3 more than 8/3 and 16/3
+    assert found == pytest.approx((8 / 3, math.sqrt(2 * (4 / 9 + 4 / 9)) / 3))
+
+
+PARTS = st.sampled_from([*"aé \n\t\x1c\u3000\u0085\u200b7'.s😀", "\n\n", "\n\n\n", "   "])
+
+
+@given(st.lists(PARTS, max_size=40).map("".join), st.integers(1, 9))
+def test_a_text_in_blocks_has_the_ids_of_the_whole_text(tmp_path_factory, text, block):
+    symbols = [*bytes_to_unicode().values(), "ĊĊ", "ĠĠ"]  # newlines and spaces, in the symbols of vocab.bpe
+    encoder = Encoder({symbol: token_id for token_id, symbol in enumerate(symbols)}, ["Ċ Ċ", "Ġ Ġ"])
     path = tmp_path_factory.getbasetemp() / "text.txt"
     path.write_bytes(text.encode())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate, "BLOCK", block)
-        assert evaluate.read_ids(path, model.encoder).tolist() == model.encode(text)
+        assert evaluate.read_ids(path, encoder).tolist() == encoder.encode(text)
 
 
 def test_bytes_that_are_not_text_are_encoded_as_they_are(model, tmp_path):
