@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -91,7 +92,9 @@ def drawn(x: Array, noise: Array, how: Sampling, error: float) -> tuple[int, boo
     It is if no other token comes close that the filters might keep, and if they keep this one in any case. `error` is
     how much the difference of two x may change.
     """
-    left, sure, possible, doubt = x, True, True, 0.0
+    left, doubt = x, 0.0
+    sure: Any = True
+    possible: Any = True
     for rule, setting in how.filters():
         border = rule(left, setting, error, doubt)
         sure = sure & (border.score > border.sure)
@@ -100,7 +103,7 @@ def drawn(x: Array, noise: Array, how: Sampling, error: float) -> tuple[int, boo
         doubt = probability_of(possible & ~sure, x, sure)
     token_id = int(draw(left, noise))
     close = (x + noise >= x[token_id] + noise[token_id] - error) & possible
-    return token_id, bool(np.count_nonzero(close) == 1 and np.broadcast_to(sure, x.shape)[token_id])
+    return token_id, bool(np.count_nonzero(close) == 1 and (sure is True or sure[token_id]))
 
 
 def probability_of(tokens: Array, x: Array, others: Array) -> float:  # 3 x [n_vocab]

@@ -71,13 +71,8 @@ def top_p(logits: Array, p: float, error: float = 0, doubt: float = 0) -> Border
     descending = np.sort(logits, axis=-1)[..., ::-1]
     weights = np.exp(descending - descending[..., :1])
     cumulative = np.cumsum(weights / weights.sum(axis=-1, keepdims=True), axis=-1)
-    slack = error + doubt + SUM_ERROR
-
-    def logit_at(p: float, n_more: int) -> Array:
-        n_kept = np.maximum(np.sum(cumulative <= p, axis=-1, keepdims=True), 1)
-        return np.take_along_axis(descending, np.minimum(n_kept - 1 + n_more, logits.shape[-1] - 1), axis=-1)
-
-    return Border(logits, logit_at(p, 0), logit_at(p - slack, 1) + error, logit_at(p + slack, 0) - error)
+    n_kept = np.maximum(counts(cumulative, p, error + doubt, np.less_equal), 1)
+    return border_after(n_kept, logits, descending, error)
 
 
 def min_p_logits(logits: Array, p: float) -> Array:  # [..., n_vocab] -> [..., n_vocab]
@@ -117,10 +112,20 @@ def typical_p(logits: Array, p: float, error: float = 0, doubt: float = 0) -> Bo
     order = np.argsort(-score, axis=-1)
     descending, cumulative = (np.take_along_axis(x, order, axis=-1) for x in (score, probs))
     cumulative = np.cumsum(cumulative, axis=-1)
-    slack, error = error + doubt + SUM_ERROR, (error + 10 * doubt) * (2 + entropy)
+    n_kept = counts(cumulative, p, error + doubt, np.less) + 1
+    return border_after(n_kept, score, descending, (error + 10 * doubt) * (2 + entropy))
 
-    def score_at(p: float, n_more: int) -> Array:
-        n_below = np.sum(cumulative < p, axis=-1, keepdims=True)
-        return np.take_along_axis(descending, np.minimum(n_below + n_more, logits.shape[-1] - 1), axis=-1)
 
-    return Border(score, score_at(p, 0), score_at(p - slack, 1) + error, score_at(p + slack, 0) - error)
+def counts(cumulative: Array, p: float, slack: float, below: Any) -> Array:  # [..., n_vocab] -> [..., 3]
+    """How many cumulative probabilities are below p, surely below it, and possibly below it."""
+    slack += SUM_ERROR
+    limits = np.array([p, p - slack, p + slack], cumulative.dtype)
+    number: Array = np.sum(below(cumulative[..., None, :], limits[:, None]), axis=-1)
+    return number
+
+
+def border_after(n_kept: Array, score: Array, descending: Array, error: Any) -> Border:  # [..., 3], 2 x [..., n_vocab]
+    """The border after the best tokens: so many of them, those surely kept, and those possibly kept."""
+    places = np.minimum(n_kept + np.array([-1, 0, -1]), score.shape[-1] - 1)
+    lowest, following, last = np.moveaxis(np.take_along_axis(descending, places, axis=-1), -1, 0)[..., None]
+    return Border(score, lowest, following + error, last - error)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property, partial
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -386,12 +385,6 @@ class Model:
             batch_size=batch_size, sampling=sampling, stop_id=self.encoder.end_of_text, watch=watch,
             seeds=seeds,
         )  # fmt: skip
-
-    def decode_samples(self, steps: Iterable[list[int]], nsamples: int) -> list[str]:
-        """The texts of what `sample_ids` yields."""
-        columns, end = list(steps), self.encoder.end_of_text
-        rows = ([ids[row] for ids in columns] for row in range(nsamples))
-        return [self.decode(takewhile(lambda token_id: token_id != end, row)) for row in rows]
 
     def _start(
         self, ids: Sequence[int], cache_prompt: str | Path | None, sliding_window: str | None = None
