@@ -9,7 +9,7 @@ these changes, which tokens are kept in any case, and which may be kept. Skip th
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -48,8 +48,8 @@ def top_k(logits: Array, k: int, error: float = 0, doubt: float = 0) -> Border:
     """The border between the k largest logits and the others."""
     if k >= logits.shape[-1]:
         return Border(logits, DROPPED, DROPPED, DROPPED)
-    pair = np.partition(logits, (-k - 1, -k), axis=-1)[..., -k - 1 :]
-    following, kth_largest = pair[..., :1], pair[..., 1:2]
+    largest = np.partition(logits, -k - 1, axis=-1)[..., -k - 1 :]
+    following, kth_largest = largest[..., :1], largest[..., 1:].min(axis=-1, keepdims=True)
     return Border(logits, kth_largest, following + error, kth_largest - error)
 
 
@@ -71,7 +71,7 @@ def top_p(logits: Array, p: float, error: float = 0, doubt: float = 0) -> Border
     descending = np.sort(logits, axis=-1)[..., ::-1]
     weights = np.exp(descending - descending[..., :1])
     cumulative = np.cumsum(weights / weights.sum(axis=-1, keepdims=True), axis=-1)
-    n_kept = np.maximum(counts(cumulative, p, error + doubt, np.less_equal), 1)
+    n_kept = np.maximum(counts(cumulative, p, error + doubt, "right"), 1)
     return border_after(n_kept, logits, descending, error)
 
 
@@ -112,16 +112,17 @@ def typical_p(logits: Array, p: float, error: float = 0, doubt: float = 0) -> Bo
     order = np.argsort(-score, axis=-1)
     descending, cumulative = (np.take_along_axis(x, order, axis=-1) for x in (score, probs))
     cumulative = np.cumsum(cumulative, axis=-1)
-    n_kept = counts(cumulative, p, error + doubt, np.less) + 1
+    n_kept = counts(cumulative, p, error + doubt, "left") + 1
     return border_after(n_kept, score, descending, (error + 10 * doubt) * (2 + entropy))
 
 
-def counts(cumulative: Array, p: float, slack: float, below: Any) -> Array:  # [..., n_vocab] -> [..., 3]
-    """How many cumulative probabilities are below p, surely below it, and possibly below it."""
+def counts(cumulative: Array, p: float, slack: float, side: Literal["left", "right"]) -> Array:
+    # [..., n_vocab] -> [..., 3]
+    """How many cumulative probabilities are below p, or equal to it (right), surely so, and possibly so."""
     slack += SUM_ERROR
     limits = np.array([p, p - slack, p + slack], cumulative.dtype)
-    number: Array = np.sum(below(cumulative[..., None, :], limits[:, None]), axis=-1)
-    return number
+    rows = cumulative.reshape(-1, cumulative.shape[-1])
+    return np.array([row.searchsorted(limits, side) for row in rows]).reshape(*cumulative.shape[:-1], 3)
 
 
 def border_after(n_kept: Array, score: Array, descending: Array, error: Any) -> Border:  # [..., 3], 2 x [..., n_vocab]
