@@ -158,8 +158,8 @@ def near(name: str, names: Iterable[str]) -> str | None:
     """The name closest to one that is misspelt or cut short, or that has a word of it, as --tokens has."""
     import difflib  # only for a flag that is not known
 
-    found = difflib.get_close_matches(name, names, n=1, cutoff=0.75)
-    found += [other for other in names if other.replace("_", "").startswith(name.replace("_", ""))]
+    found = [other for other in names if other.replace("_", "").startswith(name.replace("_", ""))]
+    found += difflib.get_close_matches(name, names, n=1, cutoff=0.75)
     found += [other for other in names for word in name.split("_") if len(word) > 3 and word in other]
     words = {word: other for other in reversed([*names]) for word in other.split("_") if len(word) > 3}
     found += [words[word] for word in difflib.get_close_matches(name, words, n=1, cutoff=0.75)]
