@@ -11,12 +11,14 @@ see https://github.com/EleutherAI/lm-evaluation-harness/blob/main/docs/model_gui
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from typing import Any
 
+from picogpt import files
 from picogpt.errors import UserError
 from picogpt.insight import score
 from picogpt.insight.score import Piece, Scores
@@ -108,9 +110,8 @@ class HarnessModel:
     @property
     def tokenizer_name(self) -> str:
         """A name for the harness's cache of requests."""
-        from picogpt.commands.batch import fingerprint
-
-        return f"{NAME}-{fingerprint(self.model)[:16]}"
+        encoder = self.model.encoder
+        return f"{NAME}-{files.sha256(json.dumps([encoder.encoder, list(encoder.bpe_ranks)]).encode())[:16]}"
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         """The ids of a text. <|endoftext|> in it is the special token, as for transformers."""
