@@ -116,7 +116,7 @@ def in_threads(calls: Sequence[Callable[[], Array]]) -> list[Array]:
     outcomes: list[Future[Array]] = [Future() for _ in calls]
     tasks = [Thread(target=_settle, args=task) for task in zip(outcomes, calls, strict=True)]
     started = []
-    with one_blas_thread():
+    with blas_threads(1):
         for thread in tasks[:-1]:
             try:
                 thread.start()
@@ -137,7 +137,7 @@ def _settle(outcome: Future[Array], call: Callable[[], Array]) -> None:
 
 
 class _Blas:
-    """The library that NumPy multiplies with, and how many ask at this moment that it uses one thread."""
+    """The library that NumPy multiplies with, and how many ask at this moment that it uses fewer threads."""
 
     def __init__(self) -> None:
         from threadpoolctl import ThreadpoolController  # takes 10 ms
@@ -150,13 +150,16 @@ _blas = cache(_Blas)
 
 
 @contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """A context in which products use one thread. Other parts of the program get their threads back at its end."""
+def blas_threads(n: int) -> Iterator[None]:
+    """A context in which a product uses n threads. Other parts of the program get their threads back at its end.
+
+    If several threads are in such a context at the same time, the first one's n holds for all.
+    """
     blas = _blas()
     with blas.lock:
         blas.n_asking += 1
         if blas.n_asking == 1:
-            blas.limit = blas.libraries.limit(limits=1, user_api="blas")
+            blas.limit = blas.libraries.limit(limits=n, user_api="blas")
     try:
         yield
     finally:

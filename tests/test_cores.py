@@ -92,7 +92,7 @@ def test_blas_gets_its_threads_back(n_cores):
     before = blas_threads()
     prefill(300)
     assert blas_threads() == before
-    with cores.one_blas_thread(), cores.one_blas_thread():
+    with cores.blas_threads(1), cores.blas_threads(2):
         assert set(blas_threads()) == {1}
     assert blas_threads() == before
 

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from picogpt.arrays import Array, Params
-from picogpt.cores import n_cores
+from picogpt.cores import blas_threads, n_cores
 from picogpt.training import memory
 from picogpt.training.model import add_grads, losses
 from picogpt.training.parameters import Vector
@@ -105,11 +105,3 @@ def pieces(n_rows: int, n_seq: int) -> Iterator[slice]:
     """The rows of a batch, as many at a time as have POSITIONS positions, at least one."""
     size = max(POSITIONS // n_seq, 1)
     return (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))
-
-
-def blas_threads(n: int) -> AbstractContextManager[Any]:
-    """A context in which a product of matrices uses n threads."""
-    from threadpoolctl import threadpool_limits  # takes a while to look for the libraries
-
-    limits: AbstractContextManager[Any] = threadpool_limits(n, user_api="blas")
-    return limits
