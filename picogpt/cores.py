@@ -1,4 +1,4 @@
-"""All cores for a long prompt. Skip this file at the first reading.
+"""All cores for a long prompt, or for many. Skip this file at the first reading.
 
 A product of matrices can be shared out among cores by BLAS, the library that NumPy calls. But then the cores meet after
 every product, and BLAS's threads keep a core busy for a tenth of a second after it, waiting for more. For a long prompt
@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from functools import cache, partial
 from itertools import pairwise
 from threading import Event, Lock, Thread
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # a pass of new tokens through the model: it returns the output at the last of them, and fills the cache for all
 Pass: TypeAlias = "Callable[[Array, KVCache], Array]"
+
+T = TypeVar("T")
 
 LONG = 256  # tokens of a prompt that is cut
 SHORTEST = 128  # tokens of a piece, on average
@@ -108,12 +110,12 @@ class Piece:
 # threads
 
 
-def in_threads(calls: Sequence[Callable[[], Array]]) -> list[Array]:
+def in_threads(calls: Sequence[Callable[[], T]]) -> list[T]:
     """The results of some calls, each in a thread of its own with BLAS on one thread; the last one in this thread.
 
     A call may wait for those before it in the list. The first error is raised when all have ended.
     """
-    outcomes: list[Future[Array]] = [Future() for _ in calls]
+    outcomes: list[Future[T]] = [Future() for _ in calls]
     tasks = [Thread(target=_settle, args=task) for task in zip(outcomes, calls, strict=True)]
     started = []
     with blas_threads(1):
@@ -129,7 +131,25 @@ def in_threads(calls: Sequence[Callable[[], Array]]) -> list[Array]:
     return [outcome.result() for outcome in outcomes]
 
 
-def _settle(outcome: Future[Array], call: Callable[[], Array]) -> None:
+def each(calls: Sequence[Callable[[], Array]]) -> list[Array]:
+    """The results of calls that have nothing to do with each other, shared out among the cores.
+
+    >>> each([lambda: np.arange(2), lambda: np.arange(3), lambda: np.arange(4)])
+    [array([0, 1]), array([0, 1, 2]), array([0, 1, 2, 3])]
+    """
+    if (n := min(n_cores(), len(calls))) <= 1:
+        return [call() for call in calls]
+    results: dict[int, Array] = {}
+
+    def work(first: int) -> None:
+        for number in range(first, len(calls), n):
+            results[number] = calls[number]()
+
+    in_threads([partial(work, first) for first in range(n)])
+    return [results[number] for number in range(len(calls))]
+
+
+def _settle(outcome: Future[T], call: Callable[[], T]) -> None:
     try:
         outcome.set_result(call())
     except BaseException as error:  # KeyboardInterrupt too: it is raised when the other threads have ended

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from threading import Thread
 
@@ -138,6 +139,29 @@ def test_too_many_positions_are_refused(n_cores):
     cache = gpt2.new_cache(PARAMS, 3, 1000)
     with pytest.raises(picogpt.UserError, match="the model sees 700 positions, found 701"):
         gpt2.next_logits(ids(701), PARAMS, 3, cache)
+
+
+@pytest.mark.parametrize("n_calls", [0, 1, 2, 7])
+def test_each_call_is_done_once_and_in_its_place(n_cores, n_calls):
+    done = []
+
+    def call(number):
+        done.append(number)
+        return np.array(number)
+
+    assert [int(found) for found in cores.each([partial(call, number) for number in range(n_calls)])] == [
+        *range(n_calls)
+    ]
+    assert sorted(done) == [*range(n_calls)]
+
+
+def test_an_error_in_one_of_several_calls_is_raised(n_cores):
+    def fail():
+        raise MemoryError
+
+    for number in range(5):
+        with pytest.raises(MemoryError):
+            cores.each([fail if i == number else partial(prefill, 3) for i in range(5)])
 
 
 PROGRAM = """

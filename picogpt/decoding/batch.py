@@ -1,19 +1,22 @@
 """Many prompts of different lengths, several at a time, one in each row of a batch.
 
 A step adds one token to each row and reads the weights once for all rows. When the text of a row is complete, the row
-takes the next prompt, which goes through the model alone. So padding costs nothing, except in attention: there the
-shorter rows are computed as if they were as long as the longest.
+takes the next prompt. Prompts that begin together are shared out among the cores, each on its own. So padding costs
+nothing, except in attention: there the shorter rows are computed as if they were as long as the longest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 
 from picogpt.arrays import Array, Params
 from picogpt.choosing import Chooser
+from picogpt.cores import each
 from picogpt.errors import UserError
-from picogpt.gpt2 import Watch, check_request, choosers, new_cache, next_logits
+from picogpt.gpt2 import KVCache, Watch, check_request, choosers, new_cache, next_logits
 from picogpt.sampling import GREEDY, Sampling
 
 
@@ -71,32 +74,39 @@ def _generate(
             text.n_left = 0
             yield text.number, None
 
-    while True:
-        while len(texts) < n_rows and (following := next(waiting, None)):
-            number, prompt = following
-            how = sampling if seeds is None else replace(sampling, seed=seeds[number])
-            [chooser] = choosers(prompt, params, n_head, how)
-            text = Text(number, chooser, n_tokens)
-            free_row = kv_cache[len(texts)]
-            free_row.truncate(0)
-            if n_tokens:
-                yield from choose(text, next_logits(prompt, params, n_head, free_row)[-1])
-            else:
-                yield number, None
-            if text.n_left:
-                texts.append(text)
+    def begin(number: int, prompt: list[int]) -> Text:
+        how = sampling if seeds is None else replace(sampling, seed=seeds[number])
+        [chooser] = choosers(prompt, params, n_head, how)
+        return Text(number, chooser, n_tokens)
+
+    while n_tokens:
+        while following := list(islice(waiting, n_rows - len(texts))):
+            free = [kv_cache[row] for row in range(len(texts), len(texts) + len(following))]
+            for row in free:
+                row.truncate(0)
+            passes = [partial(next_logits, p, params, n_head, row) for (_, p), row in zip(following, free, strict=True)]
+            new = [begin(number, prompt) for number, prompt in following]
+            texts += new
+            for text, at in zip(new, each(passes), strict=True):
+                yield from choose(text, at[-1])
+            remove_ended(texts, kv_cache)
         if not texts:
             return
-        in_use = kv_cache[: len(texts)]
         last = [text.chooser.ids[-1:] for text in texts]  # they have not been through the model
-        at = next_logits(last, params, n_head, in_use)[:, -1]  # [n_rows, n_vocab]
-        for row, text in enumerate(texts):
-            yield from choose(text, at[row])
-        for row in reversed(range(len(texts))):
-            if not texts[row].n_left:  # the last row in use moves to its place
-                kv_cache.reorder([*range(row), len(texts) - 1])
-                texts[row] = texts[-1]
-                texts.pop()
+        ats = next_logits(last, params, n_head, kv_cache[: len(texts)])[:, -1]  # [n_rows, n_vocab]
+        for text, at in zip(texts, ats, strict=True):
+            yield from choose(text, at)
+        remove_ended(texts, kv_cache)
+    yield from ((number, None) for number, _ in waiting)
+
+
+def remove_ended(texts: list[Text], kv_cache: KVCache) -> None:
+    """Remove the texts that have ended. The last row in use moves to the place of one that is free."""
+    for row in reversed(range(len(texts))):
+        if not texts[row].n_left:
+            kv_cache.reorder([*range(row), len(texts) - 1])
+            texts[row] = texts[-1]
+            texts.pop()
 
 
 def in_order(events: Iterable[tuple[int, int | None]]) -> Iterator[list[int]]:
