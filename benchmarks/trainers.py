@@ -14,17 +14,20 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from picogpt.training import memory
 from picogpt.training.data import Windows
 from picogpt.training.parameters import initial
 from picogpt.training.settings import Settings
 
 Step = Callable[[], float]
 
+CONTEXTS = ExitStack()  # until the process ends
 RATE, BETAS, EPS, DECAY, CLIP = 1e-3, (0.9, 0.99), 1e-8, 0.1, 1.0
 
 
@@ -173,6 +176,12 @@ def nanogpt_compiled(shape: dict[str, int], n_cores: int, clone: str = "") -> St
     return nanogpt(shape, n_cores, clone, compiled=True)
 
 
+def nanogpt_memory(shape: dict[str, int], n_cores: int, clone: str = "") -> Step:
+    """With freed memory kept, as picogpt does."""
+    CONTEXTS.enter_context(memory.kept())
+    return nanogpt(shape, n_cores, clone)
+
+
 def transformers(shape: dict[str, int], n_cores: int, compiled: bool = False) -> Step:
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -202,6 +211,7 @@ TRAINERS: dict[str, Callable[..., Step]] = {
     "nanoGPT": nanogpt,
     "nanoGPT, torch.compile": nanogpt_compiled,
     "transformers": transformers,
+    "nanoGPT, memory kept": nanogpt_memory,
     "transformers, torch.compile": transformers_compiled,
 }
 

@@ -3,7 +3,8 @@
 Each trainer runs in a separate process (trainers.py) on the cores that it is given, and they take turns, A B C A B C
 ...: only ratios within one run count. Its losses must be ours, or its time does not count. Trainers that are not
 installed are left out and named. WITH_NANOGPT=a clone of nanoGPT uses that model instead of one written like it. Writes
-docs/training-speed.json and prints a Markdown table for each size. Arguments are names of sizes, by default all.
+docs/training-speed.json and prints a Markdown table for each size. Arguments are names of sizes, by default all; the
+file keeps what it has of the others.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterable
 from datetime import date
 from tempfile import TemporaryFile
 from typing import Any
@@ -27,11 +29,12 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 
 SMALL = {"n_layer": 6, "n_head": 6, "n_embd": 192, "n_vocab": 1024, "n_ctx": 256, "n_seq": 256, "batch_size": 16}
 LARGE = {"n_layer": 12, "n_head": 12, "n_embd": 768, "n_vocab": 50257, "n_ctx": 1024}
-# the shape, the rounds, and the steps of a trainer in each of them
-SIZES: dict[str, tuple[dict[str, int], int, int]] = {
-    "small": (SMALL, 9, 4),
-    "124M-256": (LARGE | {"n_seq": 256, "batch_size": 4}, 3, 1),
-    "124M-1024": (LARGE | {"n_seq": 1024, "batch_size": 1}, 3, 1),
+FOUR = tuple(TRAINERS)[:4]  # all of the large model may not fit into memory
+# the shape, the trainers, the rounds, and the steps of a trainer in each of them
+SIZES: dict[str, tuple[dict[str, int], tuple[str, ...], int, int]] = {
+    "small": (SMALL, tuple(TRAINERS), 9, 4),
+    "124M-256": (LARGE | {"n_seq": 256, "batch_size": 4}, FOUR, 3, 1),
+    "124M-1024": (LARGE | {"n_seq": 1024, "batch_size": 1}, FOUR, 3, 1),
 }
 
 Result = dict[str, Any]
@@ -69,12 +72,12 @@ def agree(ours: list[float], theirs: list[float]) -> bool:
     return all(abs(a - b) <= 2e-3 * a for a, b in zip(ours, theirs, strict=True))
 
 
-def measure(shape: dict[str, int], n_cores: int, rounds: int, steps: int) -> dict[str, Result]:
+def measure(shape: dict[str, int], names: Iterable[str], n_cores: int, rounds: int, steps: int) -> dict[str, Result]:
     """Tokens per second of each trainer in each round, and its peak memory."""
     results: dict[str, Result] = {}
     taking_part: list[Worker] = []
     ours: list[float] = []
-    for name in TRAINERS:
+    for name in names:
         worker = Worker(name, shape, n_cores)
         first = worker.ask(2) if worker.works else None  # compiles, and does not count
         if first is None:
@@ -83,7 +86,7 @@ def measure(shape: dict[str, int], n_cores: int, rounds: int, steps: int) -> dic
         ours = ours or first["losses"]
         same = agree(ours, first["losses"])
         said = f"losses {', '.join(f'{loss:.4f}' for loss in first['losses'])}"
-        print(f"{n_cores} cores: {name}: {said}{'' if same else ': left out, they are not ours'}", file=sys.stderr)
+        print(f"{name}: {said}{'' if same else ': left out, they are not ours'}", file=sys.stderr)
         if same:
             taking_part.append(worker)
         else:
@@ -111,20 +114,19 @@ def table(results: dict[str, Result]) -> str:
 
 
 def main(*names: str) -> None:
-    model = f"nanoGPT's own model.py from {CLONE}" if CLONE else "a model like nanoGPT's, benchmarks/trainers.py"
-    where = {"machine": machine(), "peers": versions(), "date": date.today().isoformat()}
-    print(f"{'; '.join(where.values())}\nnanoGPT: {model}\nmedians (quartiles)\n")
-    report: dict[str, Any] = {**where, "nanoGPT": "clone" if CLONE else "benchmarks/trainers.py", "sizes": {}}
-    for name, (shape, rounds, steps) in SIZES.items():
-        if names and name not in names:
-            continue
-        report["sizes"][name] = {**shape, "rounds": rounds, "steps": steps, "cores": {}}
+    model = "its own model.py" if CLONE else "a model like its own, in benchmarks/trainers.py"
+    where = {"machine": machine(), "peers": versions(), "nanoGPT": model, "date": date.today().isoformat()}
+    print(f"{'; '.join(f'{name}: {value}' for name, value in where.items())}\nmedians (quartiles)\n")
+    path = ROOT / "docs" / "training-speed.json"
+    report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    for name in names or SIZES:
+        shape, trainers, rounds, steps = SIZES[name]
+        report[name] = {**where, **shape, "rounds": rounds, "steps": steps, "cores": {}}
         for n_cores in sorted({1, CORES}, reverse=True):
-            results = measure(shape, n_cores, rounds, steps)
-            report["sizes"][name]["cores"][n_cores] = results
-            print(f"{name}, {n_cores} cores\n\n{table(results)}\n", flush=True)
-    if not names:
-        (ROOT / "docs" / "training-speed.json").write_text(json.dumps(report, indent=1) + "\n")
+            results = measure(shape, trainers, n_cores, rounds, steps)
+            report[name]["cores"][str(n_cores)] = results
+            print(f"{name}, {n_cores} {'core' if n_cores == 1 else 'cores'}\n\n{table(results)}\n", flush=True)
+        path.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -187,12 +187,12 @@ def test_dropout_takes_weights_of_attention(rng):
 
 @pytest.mark.parametrize("n_seq", [3, 9])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_attention_to_extreme_scores_is_finite(n_seq, sign, rng):
+@pytest.mark.parametrize("scales", [(100, 100), (1, 1e4), (1e4, 1)], ids=str)
+def test_attention_to_extreme_scores_is_finite(n_seq, sign, scales, rng):
     """A query whose own scores are all far below those of later positions as well."""
     qkv = rng.standard_normal((n_seq, 12)).astype(np.float32)
-    qkv[:, :8] *= 100
-    qkv[:, 4:8] *= np.arange(1, n_seq + 1)[:, None]
-    qkv[:, :4] = sign * abs(qkv[:, :4])
+    qkv[:, :4] = sign * scales[0] * abs(qkv[:, :4])
+    qkv[:, 4:8] *= scales[1] * np.arange(1, n_seq + 1)[:, None]
     y, saved = layers.attention_forward(qkv.copy(), 2)
     np.testing.assert_allclose(y, plain_attention(qkv.astype(np.float64), 2), rtol=1e-3, atol=1e-3)
     assert np.isfinite(layers.attention_backward(np.ones_like(y), saved)).all()
