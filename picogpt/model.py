@@ -314,9 +314,7 @@ class Model:
                 raise UserError("edit: expected no cache_prompt, found one: its keys and values are not edited")
             if sliding_window is not None:
                 raise UserError("edit: expected no sliding_window, found one: edited texts end at n_ctx")
-            if watch is not None:
-                raise UserError("edit: expected generate or stream, found complete, which cannot be edited")
-            return traced.generate(*request, edit=edit, sampling=sampling, stop_id=stop_id)
+            return traced.generate(*request, edit=edit, sampling=sampling, stop_id=stop_id, watch=watch)
         start = start or self._start(ids, cache_prompt, sliding_window)
         how: dict[str, Any] = {"sampling": sampling, "stop_id": stop_id, "start": start}
         if draft is not None:

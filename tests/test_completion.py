@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import picogpt
 from picogpt import gpt2
+from picogpt.commands import batch, cli, generate
 from picogpt.decoding.completion import MOST_ALTERNATIVES, log_softmax
 from picogpt.errors import UserError
+from tests.fuzz import TIMES
 from tests.helpers import SHAKESPEARE, run
 from tests.test_front_door import ends
 
@@ -173,3 +179,81 @@ def test_a_mistake_costs_one_line(words, message):
     process = run("x", "-m", "nowhere", *words, stdin=b"")
     assert (process.returncode, process.stdout, process.stderr.count(b"\n")) == (2, b"", 1)
     assert message in process.stderr.decode()
+
+
+# a batch
+
+
+def batch_lines(path, *words):
+    cli.run(batch.main, [str(path), "-m", str(SHAKESPEARE), "-n", "12", *words])
+
+
+def test_lines_of_a_batch_have_the_same_fields(model, tmp_path, capsys):
+    path = tmp_path / "prompts.txt"
+    path.write_text("ROMEO:\nJULIET:\nROMEO:\n")
+    batch_lines(path, "--json", "--logprobs", "1", "--stop", ",")
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for line, prompt in zip(found, ["ROMEO:", "JULIET:", "ROMEO:"], strict=True):
+        expected = model.complete(prompt, 12, stop=",", logprobs=1)
+        assert list(line) == ["prompt", *expected.as_dict()]
+        assert (line["prompt"], line["text"], line["ids"]) == (prompt, expected.text, expected.ids)
+        assert line["finish_reason"] == expected.finish_reason
+        assert np.allclose(line["logprobs"], expected.logprobs, atol=1e-4)
+
+
+def test_a_batch_that_is_resumed_keeps_the_fields(tmp_path, capsys):
+    path, out = tmp_path / "prompts.txt", tmp_path / "out.jsonl"
+    path.write_text("ROMEO:\nJULIET:\nROMEO:\n")
+    how = {"-o": str(out), "-t": "1", "-s": "1", "--stop": "e", "--json": "True"}
+
+    def go(**changed):
+        flags = how | {f"--{name}": value for name, value in changed.items()}
+        batch_lines(path, *(f"{name}={value}" for name, value in flags.items()))
+
+    go()
+    whole = [json.loads(line)["ids"] for line in out.read_bytes().splitlines()]
+    journal = tmp_path / "out.jsonl.run"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:2]))  # as if it had been stopped after one text
+    out.write_bytes(b"")
+    go()
+    assert [json.loads(line)["ids"] for line in out.read_bytes().splitlines()] == whole
+    for changed in ({"stop": "x"}, {"logprobs": "2"}, {"json": "False"}, {"top_k": "3"}):
+        with pytest.raises(UserError, match=f"expected --{next(iter(changed))} .* as in the earlier run"):
+            go(**changed)
+
+
+# any flags
+
+number = st.integers(-2, 60).map(str) | st.floats(-0.5, 2).map("{:.3f}".format)
+FLAGS = [
+    "temperature", "top_k", "top_p", "seed", "min_p", "typical_p", "repetition_penalty", "no_repeat_ngram_size",
+    "banned", "logprobs", "nsamples", "n_tokens_to_generate", "num_beams", "length_penalty",
+]  # fmt: skip
+words = st.one_of(
+    st.builds("--{}={}".format, st.sampled_from(FLAGS), number),
+    st.builds("--logit_bias={}={}".format, number, number),
+    st.builds("--stop={}".format, st.text("eo I\n", max_size=3)),
+    st.sampled_from(["--json", "--nolookahead", "--sliding_window=half", "--draft_model=shakespeare"]),
+)
+
+
+@settings(max_examples=40 * TIMES)
+@given(st.sets(words, max_size=5))
+def test_any_flags_give_a_text_or_one_line(flags):
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", out)
+        try:
+            cli.run(generate.main, ["ROMEO:", "-m", "shakespeare", *flags])
+        except UserError as error:
+            assert str(error).isprintable() and out.getvalue() == ""
+        else:
+            assert out.getvalue().endswith("\n")
+            assert "--json" not in flags or all(map(json.loads, out.getvalue().splitlines()))
+
+
+def test_a_text_with_edits_is_completed_as_well(model):
+    how = {"repetition_penalty": 1.4, "stop": "the", "edit": {"h0.attn.z": lambda x: x}}
+    plain = {name: value for name, value in how.items() if name != "edit"}
+    assert same(model.complete("ROMEO:", 12, **how), model.complete("ROMEO:", 12, **plain))

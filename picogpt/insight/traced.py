@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from picogpt.arrays import Array, ArrayLike, Edit, Edits, Params
+from picogpt.choosing import Chooser
 from picogpt.errors import UserError
-from picogpt.gpt2 import attention_scores, check_request, gelu, layer_norm, linear, logits, softmax
+from picogpt.gpt2 import Watch, attention_scores, check_request, gelu, layer_norm, linear, logits, softmax
 from picogpt.insight.names import all_names, find
 from picogpt.sampling import GREEDY, Sampling
 
@@ -143,27 +144,30 @@ def check_edits(edit: Edits | None, n_layer: int) -> dict[str, Any]:
 
 def generate(
     inputs: ArrayLike, params: Params, n_head: int, n_tokens_to_generate: int, *,
-    edit: Edits, sampling: Sampling = GREEDY, stop_id: int | None = None,
+    edit: Edits, sampling: Sampling = GREEDY, stop_id: int | None = None, watch: Watch | None = None,
 ) -> Iterator[int]:  # fmt: skip
     """As gpt2.generate, with edits. There is no cache: each step computes all positions again.
 
     So an edit sees the whole text so far, and a step takes as long as a pass over it: use it for short texts.
     """
-    check_request(inputs, params, n_tokens_to_generate)
+    check_request(inputs, params, n_tokens_to_generate, sampling)
     tap = Tap(edit=check_edits(edit, len(params["blocks"])))
-    return _generate(np.asarray(inputs).tolist(), params, n_head, n_tokens_to_generate, tap, sampling, stop_id)
+    rngs = sampling.rngs(1)
+    text = Chooser(sampling, np.asarray(inputs).tolist(), rngs[0] if rngs else None)
+    return _generate(text, params, n_head, n_tokens_to_generate, tap, stop_id, watch)
 
 
 def _generate(
-    ids: list[int], params: Params, n_head: int, n_tokens_to_generate: int, tap: Tap, sampling: Sampling,
-    stop_id: int | None,
+    text: Chooser, params: Params, n_head: int, n_tokens_to_generate: int, tap: Tap, stop_id: int | None,
+    watch: Watch | None,
 ) -> Iterator[int]:  # fmt: skip
-    rngs = sampling.rngs(1)
     for _ in range(n_tokens_to_generate):
-        with np.errstate(all="ignore"):  # next_ids finds numbers that are not finite
-            at = gpt2(ids, **params, n_head=n_head, tap=tap)[-1]  # [n_vocab]
-        next_id = int(sampling.next_ids(at, rngs))
+        with np.errstate(all="ignore"):  # Chooser.next finds numbers that are not finite
+            at = gpt2(text.ids, **params, n_head=n_head, tap=tap)[-1]  # [n_vocab]
+        next_id = text.next(at)
         if next_id == stop_id:
             return
+        ended = watch is not None and watch(0, next_id, text.logits)
         yield next_id
-        ids.append(next_id)
+        if ended:
+            return
