@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import cache, partial
 from itertools import pairwise
@@ -27,6 +26,8 @@ import numpy as np
 from picogpt.arrays import Array
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from picogpt.gpt2 import KVCache
 
 # a pass of new tokens through the model: it returns the output at the last of them, and fills the cache for all
@@ -115,6 +116,8 @@ def in_threads(calls: Sequence[Callable[[], T]]) -> list[T]:
 
     A call may wait for those before it in the list. The first error is raised when all have ended.
     """
+    from concurrent.futures import Future  # a start without a long prompt needs none
+
     outcomes: list[Future[T]] = [Future() for _ in calls]
     tasks = [Thread(target=_settle, args=task) for task in zip(outcomes, calls, strict=True)]
     started = []
