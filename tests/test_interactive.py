@@ -133,6 +133,16 @@ def test_answers_that_were_stopped_anywhere_leave_a_cache_that_is_right(model, t
     assert "".join(talk.say("x")) == model.generate(before + model.encode(apart + "x"), 9)
 
 
+def test_a_wrong_guess_at_the_end_of_an_answer_is_forgotten(model):
+    kept, how = Kept(), (model.params, 6, 60)
+    kv_cache, _ = kept.start([1, 2, 3], *how)
+    gpt2.next_logits([9, 9], model.params, 6, kv_cache)  # guesses, and no more tokens were asked for
+    kept.ids.append(4)  # the answer
+    kv_cache, at = kept.start([1, 2, 3, 4, 5], *how)
+    np.testing.assert_allclose(at, gpt2.start([1, 2, 3, 4, 5], *how)[1], atol=1e-4)
+    assert kv_cache.length == 5
+
+
 def test_an_interrupt_within_a_pass_leaves_a_cache_that_is_right(model, monkeypatch):
     kept, how = Kept(), (model.params, 6, 60)
     kept.start([1, 2, 3, 4, 5], *how)

@@ -51,7 +51,7 @@ def generate(ids, n, how, **settings):
 
 
 @given(ids=st.lists(st.integers(0, 39), min_size=1, max_size=12), n=st.integers(0, 50))
-@settings(max_examples=40 * TIMES)
+@settings(max_examples=20 * TIMES)
 def test_each_way_is_what_it_says(ids, n):
     assert generate(ids, n, "crop") == cropped(ids, n)
     assert generate(ids, n, "half") == halved(ids, n)

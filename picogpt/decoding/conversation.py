@@ -33,7 +33,7 @@ class Kept:
         if self.kv_cache is None:
             self.kv_cache = new_cache(params, n_head, len(params["wpe"]))
         same = takewhile(lambda pair: pair[0] == pair[1], zip(ids[:-1], self.ids[:-1], strict=False))
-        self.ids = ids[: min(len(list(same)), self.kv_cache.length)]
+        self.ids = ids[: len(list(same))]
         self.kv_cache.truncate(len(self.ids))
         at = next_logits(ids[len(self.ids) :], params, n_head, self.kv_cache)[-1]
         self.ids = ids
