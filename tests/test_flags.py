@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import doctest
 import io
 import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +21,7 @@ from picogpt import utils
 from picogpt.commands import cli, generate
 from picogpt.errors import UserError
 from tests.fuzz import TIMES
-from tests.helpers import SHAKESPEARE, run
+from tests.helpers import COMMAND, ENVIRONMENT, ROOT, SHAKESPEARE, run
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +137,38 @@ def test_any_flags_together_give_text_or_one_line(data, prompt):
         assert error.isprintable() and (printed, opened) == ("", [])
     else:
         assert opened == ["weights"] * (2 if "--draft_model" in names else 1) or "-n" in names
+
+
+# docs/generating.md: tests/test_generating_docs.py runs the sections before these
+
+SECTIONS = ("Beam search", "Longer than the context", "A conversation", "A prompt kept on disk", "In scripts")
+PAGE = (ROOT / "docs" / "generating.md").read_text(encoding="utf-8").split("\n## ")
+
+
+def test_every_section_is_there():
+    assert [part.partition("\n")[0] for part in PAGE[-len(SECTIONS) :]] == [*SECTIONS]
+
+
+def test_the_examples_in_python(model, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    snippets = [snippet for part in PAGE[-len(SECTIONS) :] for snippet in re.findall(r"(?s)```python\n(.*?)```", part)]
+    test = doctest.DocTestParser().get_doctest("\n".join(snippets), {"model": model}, "generating", None, 0)
+    assert len(test.examples) >= 6
+    assert doctest.DocTestRunner().run(test).failed == 0
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize("part", PAGE[-len(SECTIONS) :], ids=SECTIONS)
+def test_the_examples_of_the_shell(part, tmp_path):
+    start = shlex.join(COMMAND)
+    shown = [block for block in re.findall(r"(?ms)^```\n(\$ .*?)^```", part) if "--interactive" not in block]
+    assert shown or part.startswith("A conversation")
+    for command, printed in (
+        found for block in shown for found in re.findall(r"(?ms)^\$ (.*?)\n(.*?)(?=^\$ |\Z)", block)
+    ):
+        if "tail" in command:
+            continue  # tests/test_window.py generates a thousand tokens
+        script = f'picogpt() {{ {start} "$@"; }}\npython() {{ {shlex.quote(sys.executable)} "$@"; }}\n{command}'
+        environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
+        process = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, env=environment)
+        assert process.stdout + process.stderr.replace("gpt2.py: error", "picogpt: error") == printed
