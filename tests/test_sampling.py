@@ -214,3 +214,57 @@ def test_generation_draws_as_sampling_does():
     (ids,) = gpt2.generate([0], params, 1, 1, sampling=Sampling(top_k=3, seed=0), nsamples=n_draws)
     counts = np.bincount(ids, minlength=10) * (N_DRAWS / n_draws)
     assert chi_square(counts, filtered_probabilities(1.0, range(3))) / (N_DRAWS / n_draws) < CHI_SQUARE[2]
+
+
+# what another rounding could change
+
+
+def perturbed_cases(n):
+    """Logits, noise and settings such that many tokens nearly tie, and many lie at the border of a filter."""
+    rng = np.random.default_rng(0)
+    for case in range(n):
+        ties = rng.integers(-3, 5, 12) + rng.uniform(-2e-4, 2e-4, 12)
+        logits = (rng.normal(0, 2, 12) if case % 2 else ties).astype(np.float32)
+        noise = rng.integers(0, (3, 12)[case % 2], 12).astype(np.float32)
+        temperature = (0.5, 1.0, 2.0)[case % 3]
+        x = logits.astype(np.float64) / temperature
+        p = np.exp(x - x.max()) / np.exp(x - x.max()).sum()
+        by_probability = np.cumsum(np.sort(p)[::-1])
+        by_distance = np.cumsum(p[np.argsort(np.abs(-np.log(p) + np.sum(p * np.log(p))))])
+        jitter, place = rng.uniform(-6e-5, 6e-5), rng.integers(0, 11)
+        how = [
+            {"top_k": int(rng.integers(1, 12))},
+            {"top_p": float(np.clip(by_probability[place] + jitter, 0.01, 1))},
+            {"min_p": float(np.clip(p[place] / p.max() + jitter, 0.01, 1))},
+            {"typical_p": float(np.clip(by_distance[place] + jitter, 0.01, 1))},
+            {"top_k": 6, "top_p": 0.9, "typical_p": 0.8},
+            {"repetition_penalty": 0.25},
+            {},
+        ][case % 7]
+        yield Chooser(Sampling(temperature, **how), [0, 1, 2, 3, 4, 5]), logits, noise, rng
+
+
+def test_a_choice_that_is_sure_is_the_same_after_any_rounding():
+    n_sure, n_unsure = 0, 0
+    for chooser, logits, noise, rng in perturbed_cases(4000):
+        token_id, sure = chooser.best(logits, noise)
+        n_sure, n_unsure = n_sure + sure, n_unsure + (not sure)
+        largest = choosing.TOO_CLOSE / 2 * np.abs(logits).max()
+        likely = np.where(logits > rng.choice(logits), 1, -1)
+        for signs in (likely, -likely, rng.choice([-1, 1], len(logits)), rng.choice([-1, 1], len(logits)))[: 4 * sure]:
+            change = 0.99 * largest * signs
+            assert chooser.best(logits + change.astype(np.float32), noise)[0] == token_id, chooser.sampling
+    assert n_sure > 1000 and n_unsure > 200
+
+
+def test_logits_that_are_apart_are_sure():
+    """So that plain text is seldom computed again."""
+    rng = np.random.default_rng(0)
+    how = [Sampling(), Sampling(1.0), Sampling(1.0, 40), Sampling(1.0, 0, 0.9), Sampling(1.0, typical_p=0.9)]
+    for settings in how:
+        chooser = Chooser(settings, [0])
+        unsure = 0
+        for _ in range(300):
+            noise = None if settings.greedy else choosing.gumbel(1000, rng)
+            unsure += not chooser.best(rng.normal(0, 3, 1000).astype(np.float32), noise)[1]
+        assert unsure <= 3
