@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from picogpt.encoder import END_OF_TEXT, Encoder, get_encoder
 from picogpt.errors import UserError
 from picogpt.training import prepare, tokenizers
+from picogpt.weights import to_huggingface
 from tests.fuzz import TIMES
 from tests.helpers import SHAKESPEARE
 
@@ -204,3 +205,10 @@ def test_end_of_text_is_text_when_a_bpe_is_learnt():
     encoder = tokenizers.learn("400", f"{END_OF_TEXT} or not " * 50)
     assert encoder.end_of_text not in encoder.encode(END_OF_TEXT)
     assert encoder.decode(encoder.encode(END_OF_TEXT)) == END_OF_TEXT
+
+
+def test_transformers_cannot_read_characters_of_several_bytes_and_is_not_asked_to():
+    to_huggingface.check_merges(tokenizers.learn("characters", "abc"))
+    to_huggingface.check_merges(tokenizers.learn("bytes", ""))
+    with pytest.raises(UserError, match="an id for each part of a merge, found none for 'Ã': transformers cannot"):
+        to_huggingface.check_merges(tokenizers.learn("characters", "abcé"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from picogpt.encoder import END_OF_TEXT, Encoder
+from picogpt.errors import UserError
 from picogpt.weights import huggingface, state_dict, tensorfile
 from picogpt.weights.export import Whole, added_tokens, vocabulary, write_merges, write_vocabulary
 
@@ -20,7 +21,11 @@ def writer(_: str) -> Callable[[Whole, Path], None]:
 
 
 def write(model: Whole, directory: Path) -> None:
-    """Write the files. The tensors keep their bytes, and each lies as transformers would save it."""
+    """Write the files. The tensors keep their bytes, and each lies as transformers would save it.
+
+    Raises UserError for a tokenizer that transformers cannot read.
+    """
+    check_merges(model.encoder)
     keyed = {PREFIX + state_dict.key_of(name): tensor for name, tensor in model.tensors.items()}
     tensorfile.save(directory / huggingface.WEIGHTS, keyed, {"format": "pt"})
     _save(directory / huggingface.CONFIG, config(model))
@@ -28,6 +33,16 @@ def write(model: Whole, directory: Path) -> None:
     write_merges(model.encoder, directory / "merges.txt")
     _save(directory / "tokenizer.json", tokenizer(model.encoder))
     _save(directory / "tokenizer_config.json", tokenizer_config(model))
+
+
+def check_merges(encoder: Encoder) -> None:
+    """Raise UserError if a part of a merge has no id, as the bytes of a character in a vocabulary of characters."""
+    parts = {part: None for merge in encoder.bpe_ranks for part in (*merge.split(" "), merge.replace(" ", ""))}
+    if missing := [part for part in parts if part not in encoder.encoder]:
+        raise UserError(
+            f"expected an id for each part of a merge, found none for {missing[0]!r}: transformers cannot read such "
+            "a tokenizer; train with --tokenizer bytes or 1024, or export with --format tf or gguf"
+        )
 
 
 def _save(path: Path, value: dict[str, Any]) -> None:
