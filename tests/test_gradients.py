@@ -304,6 +304,15 @@ def test_loss_is_that_of_the_plain_model(batch):
     np.testing.assert_allclose(losses.sum() / (targets >= 0).sum(), loss, rtol=1e-12)
 
 
+def test_loss_of_a_single_target_is_not_divided():
+    params, inputs, targets = tiny_params(), np.array([3, 7]), np.array([-1, 5])
+    loss, grads = loss_and_grads(params, inputs, targets, N_HEAD)
+    np.testing.assert_allclose(loss, plain_loss(params, inputs, targets), rtol=1e-12)
+    direction = np.ones((12,))
+    expected = along(params, "ln_f/b", direction, lambda: plain_loss(params, inputs, targets))
+    np.testing.assert_allclose(grads["ln_f"]["b"].sum(), expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_gradient_of_every_tensor_is_that_of_small_steps(dropout, rng):
     params, (inputs, targets) = tiny_params(), tiny_batch()
