@@ -330,6 +330,25 @@ def test_steps_are_those_of_pytorch(clip):
         assert trainer.step == 5
 
 
+@pytest.mark.parametrize("clip", [0.0, 0.3, 100.0], ids=["no limit", "a low limit", "a high limit"])
+def test_a_step_follows_the_gradient_up_to_the_limit_of_its_norm(clip):
+    """Without memory of earlier steps and with eps = 1, AdamW changes w by -rate g / (|g| + 1)."""
+    forgetful = {"beta_1": 0.0, "beta_2": 0.0, "eps": 1.0, "weight_decay": 0.0, "warmup_steps": 0}
+    settings = Settings(batch_size=4, learning_rate=0.5, clip=clip, **forgetful)
+    with Trainer(TINY, settings, n_threads=2) as trainer:
+        before = trainer.weights.values.copy()
+        data = Examples(*tiny_batch(9))
+        drawn = data.draw(np.random.default_rng([settings.seed, 0]), 4)
+        loss, grads = loss_and_grads(trainer.weights.params, *drawn, N_HEAD)
+        g = as_vector(grads).astype(np.float64)
+        done = trainer.train(data)
+        length = np.linalg.norm(g)
+        assert clip == 0 or (length > clip) == (clip < 1)
+        np.testing.assert_allclose([done.loss, done.norm], [loss, length], rtol=1e-5)
+        g *= min(1, clip / length) if clip else 1
+        np.testing.assert_allclose(trainer.weights.values - before, -0.5 * g / (abs(g) + 1), rtol=1e-3, atol=1e-6)
+
+
 def test_batches_grow():
     settings = Settings(steps=8, batch_size=9, first_batch_size=1, growth_steps=4)
     with Trainer(TINY, settings, n_threads=2) as trainer:
