@@ -446,6 +446,14 @@ def test_train_returns_better_weights_and_leaves_the_old_ones():
     assert ids == [6, 7, 8]
 
 
+def test_train_begins_with_the_weights_it_is_given():
+    vector = tiny_vector()
+    for average in (0.0, 0.9):
+        rates = {"learning_rate": 0.0, "min_learning_rate": 0.0}
+        new = train(vector.params, TOKENS, N_HEAD, steps=2, average=average, **rates)
+        np.testing.assert_array_equal(as_vector(new), vector.values)
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
