@@ -370,6 +370,7 @@ def test_average_follows_the_weights_and_is_what_is_evaluated():
         assert trainer.loss(data) == found != mean_loss(trainer.team, trainer.weights.params, data)
     with Trainer(TINY, Settings(), n_threads=1) as trainer:
         assert trainer.averaged is trainer.weights
+        assert trainer.state().keys() == {"weights", "mean", "square"}
 
 
 def test_dropout_is_drawn_for_each_step_and_leaves_evaluation_alone():
@@ -408,6 +409,13 @@ def test_a_loss_that_is_not_finite_stops_and_changes_nothing(wrong):
         assert "learning_rate" in str(caught.value) and trainer.step == 3
         for name, values in trainer.state().items():
             np.testing.assert_array_equal(values, before[name])
+
+
+def test_a_loss_on_held_out_text_that_is_not_finite_is_an_error():
+    with Trainer(TINY, Settings(), n_threads=2) as trainer:
+        trainer.weights.tensors["ln_f/g"][0] = np.nan
+        with pytest.raises(UserError, match="step 0: expected a finite loss on held-out text, found nan"):
+            trainer.loss(Windows(TOKENS, 8))
 
 
 def test_state_goes_back_to_a_trainer_of_the_same_model_alone():
