@@ -73,7 +73,7 @@ class Chooser:
         if noise is None:
             token_id = int(x.argmax())
             return token_id, np.count_nonzero(x >= x[token_id] - error) == 1
-        temperature = max(how.temperature or 0.0, 1e-6)  # a smaller one could overflow float32
+        temperature = min(max(how.temperature or 0.0, 1e-6), 1e30)  # others could overflow float32
         return drawn((x - x.max()) / temperature, noise, how, error / temperature)
 
 

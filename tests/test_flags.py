@@ -102,7 +102,7 @@ def test_a_mistake_is_refused_before_the_weights_are_opened(flags, message):
 
 FLAGS = {
     "-n": ["0", "3", "300", "-1"],
-    "-t": ["0", "0.7", "-1"],
+    "-t": ["0", "0.7", "-1", "1e39"],
     "-k": ["0", "5"],
     "--top_p": ["0.5", "2"],
     "--min_p": ["0.1"],

@@ -9,12 +9,14 @@ import pkgutil
 import subprocess
 import sys
 import typing
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
 
 import picogpt
 from picogpt import gpt2
+from picogpt.decoding.beam import Hypothesis
 from picogpt.decoding.completion import Completion, CompletionStream
 from picogpt.insight.trace import Trace
 from picogpt.model import Model, open_model
@@ -215,7 +217,10 @@ def test_public_names():
     assert (ROOT / "picogpt" / "py.typed").exists()
 
 
-LATER = {"Trace": Trace, "Completion": Completion, "CompletionStream": CompletionStream}  # what model.py imports later
+LATER = {  # what modules import later
+    "Trace": Trace, "Completion": Completion, "CompletionStream": CompletionStream, "Hypothesis": Hypothesis,
+    "Future": Future, "KVCache": gpt2.KVCache,
+}  # fmt: skip
 
 
 def public_functions():

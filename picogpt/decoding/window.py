@@ -38,7 +38,7 @@ def first_seen(n_tokens: int, n_ctx: int, window: str) -> int:
     >>> [first_seen(n, 8, "crop") for n in (7, 8, 9, 10, 11, 12, 13, 14)]
     [0, 0, 1, 2, 3, 4, 5, 6]
     >>> [first_seen(n, 8, "half") for n in (7, 8, 9, 10, 11, 12, 13, 14)]
-    [0, 0, 5, 5, 5, 5, 10, 10]
+    [0, 0, 5, 5, 5, 5, 5, 10]
     """
     if window == "crop" or n_tokens <= n_ctx:
         return max(n_tokens - n_ctx, 0)
