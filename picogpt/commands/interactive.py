@@ -28,6 +28,7 @@ HELP = """\
   /text                shows the whole text
   /set                 shows the settings
   /set NAME VALUE      changes a setting: /set temperature 0.8
+  /set NAME            gives a setting its default again
   /help                shows this
   //...                is a line that begins with a slash
   Ctrl-C               stops the answer; what is there stays in the text
@@ -143,7 +144,7 @@ class Session:
         self.write(self.conversation.retry())
 
     def set(self, words: str) -> None:
-        """Change a setting, or show all."""
+        """Change a setting, by default to its default, or show all."""
         flags, (name, _, value) = arguments.flags_of(settable), words.partition(" ")
         if not words:
             known = self.conversation.settings | {"temperature": self.sampling().temperature}
@@ -153,8 +154,9 @@ class Session:
             nearest = arguments.near(name, flags)
             hint = f"did you mean {nearest}?" if nearest else "/set shows all"
             raise UserError(f"unknown setting {files.quoted(name)}: {hint}")
-        values = cli.through_fire(arguments.named_values([f"--{name}={value.strip()}"], flags), flags)
-        changed = self.conversation.settings | values
+        given = [f"--{name}={value.strip()}"] if value.strip() else []
+        values = cli.through_fire(arguments.named_values(given, flags), flags)
+        changed = self.conversation.settings | {name: flags[name].default} | values
         cli.at_least(0, n_tokens_to_generate=changed["n_tokens_to_generate"])
         self.sampling(changed)  # checks them
         self.conversation.settings = changed
