@@ -1,8 +1,8 @@
 """A small training run, and what becomes of it when its process is killed: python -m tests.small_run DIRECTORY
 
-A child trains, and sends itself SIGKILL before the n-th operation on files after its first evaluation, for every 7th n,
-or every n with EVERY_MOMENT=1. Then the model must be whole, and the run goes on to the same bits as one that was not
-killed. Prints the number of moments.
+A child trains, and sends itself SIGKILL before the n-th operation on files after its first evaluation, for every 11th
+n, or every n with EVERY_MOMENT=1. Then the model must be whole, and the run goes on to the same bits as one that was
+not killed. Prints the number of moments.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def main(directory: Path) -> None:
     undisturbed = shutil.copytree(prepared, directory / "undisturbed")
     go_on(undisturbed)
     expected = outcome(undisturbed)
-    for moment in itertools.count(step=int(os.environ.get("EVERY_MOMENT", "7"))):
+    for moment in itertools.count(step=int(os.environ.get("EVERY_MOMENT", "11"))):
         run = shutil.copytree(prepared, directory / f"run-{moment}")
         killed = killed_at(moment, run)
         if not killed:

@@ -142,7 +142,7 @@ def test_killed_before_any_operation_on_files(tmp_path):
 TEXT = "".join(f"{i % 7}, {'to be or not to be'[i % 11 :]};\n" for i in range(300))
 FLAGS = [
     *("--tokenizer", "shakespeare", "--n_layer", "1", "--n_head", "2", "--n_embd", "12", "--n_ctx", "16"),
-    *("--steps", "40", "--batch_size", "4", "--evaluate_every", "5", "--dropout", "0.2", "--average", "0.9"),
+    *("--steps", "100", "--batch_size", "4", "--evaluate_every", "10", "--dropout", "0.2", "--average", "0.9"),
     *("--n_threads", "2"),
 ]
 
@@ -200,7 +200,7 @@ def test_a_process_that_is_interrupted_and_killed_is_resumed(whole, text_file, t
         arguments = ["--resume"]
     out = finish(directory, *arguments, *FLAGS)
     steps = [int(re.match(r"step (\d+): ", line)[1]) for line in [*seen, *out.splitlines()]]
-    assert steps == sorted(steps) and steps[0] == 5 and steps[-1] == 40
+    assert steps == sorted(steps) and steps[0] == 10 and steps[-1] == 100
     assert len(steps) - len(set(steps)) <= 1  # a killed process may have printed more than it saved
     assert contents(directory) == contents(whole)
 
