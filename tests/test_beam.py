@@ -52,7 +52,7 @@ def with_end(text, stop_id, length):
     ids=st.lists(st.integers(0, 23), min_size=1, max_size=6), n=st.integers(1, 18), width=st.integers(2, 6),
     nsamples=st.integers(1, 6), length_penalty=st.sampled_from([1.0, 0.0, 0.6, 2.0, -1.0]), stop_id=st.integers(0, 23),
 )  # fmt: skip
-@settings(max_examples=25 * TIMES)
+@settings(max_examples=12 * TIMES)
 @example([1, 2, 3], 18, 6, 6, 1.0, 5)
 def test_sequences_and_scores_are_those_of_transformers(theirs, ids, n, width, nsamples, length_penalty, stop_id):
     nsamples = min(nsamples, width)
@@ -67,7 +67,7 @@ def test_sequences_and_scores_are_those_of_transformers(theirs, ids, n, width, n
     ids=st.lists(st.integers(0, 23), min_size=1, max_size=6), penalty=st.sampled_from([1.0, 1.3, 0.8]),
     ngram=st.integers(0, 3), banned=st.sets(st.integers(0, 23), max_size=4),
 )  # fmt: skip
-@settings(max_examples=15 * TIMES)
+@settings(max_examples=8 * TIMES)
 def test_settings_that_look_at_the_tokens_so_far_are_those_of_transformers(theirs, ids, penalty, ngram, banned):
     how = {"repetition_penalty": penalty, "no_repeat_ngram_size": ngram}
     found = search(ids, 10, num_beams=4, nsamples=4, stop_id=5, sampling=Sampling(banned=tuple(banned - {5}), **how))

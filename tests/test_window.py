@@ -51,14 +51,14 @@ def generate(ids, n, how, **settings):
 
 
 @given(ids=st.lists(st.integers(0, 39), min_size=1, max_size=12), n=st.integers(0, 50))
-@settings(max_examples=20 * TIMES)
+@settings(max_examples=12 * TIMES)
 def test_each_way_is_what_it_says(ids, n):
     assert generate(ids, n, "crop") == cropped(ids, n)
     assert generate(ids, n, "half") == halved(ids, n)
 
 
 @given(ids=st.lists(st.integers(0, 39), min_size=13, max_size=60), n=st.integers(0, 30))
-@settings(max_examples=20 * TIMES)
+@settings(max_examples=12 * TIMES)
 def test_a_prompt_may_be_longer_than_the_context(ids, n):
     assert generate(ids, n, "crop") == cropped(ids, n)
     shown = list(ids)
