@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picogpt.encoder import END_OF_TEXT, Encoder, get_encoder
+from picogpt.encoder import END_OF_TEXT, Encoder, get_encoder, merge_plainly, split_into_words
 from picogpt.errors import UserError
 from picogpt.training import prepare, tokenizers
 from picogpt.weights import to_huggingface
@@ -70,8 +70,6 @@ def plain_merges(text: str, n: int) -> list[str]:
     """Byte pair encoding as in the paper: n times, the most frequent pair is merged. There must be no ties."""
     from collections import Counter
     from itertools import pairwise
-
-    from picogpt.encoder import merge_plainly, split_into_words
 
     words = Counter(map(tokenizers.symbols, split_into_words(text)))
     merges: list[str] = []
@@ -157,6 +155,7 @@ def test_pieces_have_the_ids_of_the_whole(text, size):
         patch.setattr(prepare, "PIECE", size)
         pieces = list(prepare.pieces(text))
         assert "".join(pieces) == text
+        assert [word for piece in pieces for word in split_into_words(piece)] == split_into_words(text)
         assert prepare.encoded(encoder, text).tolist() == encoder.encode(text)
 
 
