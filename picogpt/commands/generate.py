@@ -66,6 +66,8 @@ def main(
         python -m picogpt.explain   show what a model thinks of a text
         python -m picogpt.verify    check every byte of a model's files
         python -m picogpt.export    write a model for other programs
+        python -m picogpt.train     train a model on a text of yours
+        python -m picogpt.addition  train a model that adds numbers
     """
     cli.at_least(1, nsamples=nsamples)
     cli.at_least(0, n_tokens_to_generate=n_tokens_to_generate, logprobs=logprobs)
