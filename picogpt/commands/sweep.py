@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,7 @@ def is_done(run: Path, values: Mapping[str, Any]) -> bool:
 def finished(directory: Path, runs: Mapping[str, Values], asked: Values, n_at_once: int) -> Iterator[str]:
     """Do runs side by side, and yield the name of each when it has ended. Ctrl-C stops them all."""
     processes: list[subprocess.Popen[bytes]] = []
+    stopping = Event()
 
     def work(name: str) -> str:
         with (directory / f"{name}.txt").open("ab") as printed:
@@ -127,6 +129,8 @@ def finished(directory: Path, runs: Mapping[str, Values], asked: Values, n_at_on
                 stderr=subprocess.STDOUT, env=environment(), start_new_session=True,
             )  # fmt: skip
         processes.append(process)
+        if stopping.is_set():  # since this run was about to begin
+            interrupt(process)
         process.wait()
         return name
 
@@ -135,13 +139,19 @@ def finished(directory: Path, runs: Mapping[str, Values], asked: Values, n_at_on
         for done in as_completed([pool.submit(work, name) for name in runs]):
             yield done.result()
     except BaseException:
+        stopping.set()
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            with suppress(OSError):  # it has ended
-                process.send_signal(signal.SIGINT)  # saves a checkpoint
+        for process in [*processes]:
+            interrupt(process)
         raise
     finally:
         pool.shutdown()
+
+
+def interrupt(process: subprocess.Popen[bytes]) -> None:
+    """Let a run save a checkpoint and end."""
+    with suppress(OSError, ValueError):  # it has ended; or this is Windows, where Ctrl-C reaches it anyway
+        process.send_signal(signal.SIGINT)
 
 
 def command(run: Path, values: Mapping[str, Any]) -> list[str]:
