@@ -66,7 +66,7 @@ def kept_sets(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def filtered(logits: Any, temperature: float, top_k: int, top_p: float) -> Any:
-    """The logits from which Sampling.next_ids draws."""
+    """The logits from which choosing.next_ids draws."""
     return sampling.top_p_logits(sampling.top_k_logits(logits / temperature, top_k), top_p)
 
 

@@ -7,7 +7,6 @@ the one way that depends on nothing but the ids so far: all of them in one pass 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -77,9 +76,21 @@ class Chooser:
         return drawn((x - x.max()) / temperature, noise, how, error / temperature)
 
 
-def check_finite(largest: float) -> None:
-    """Raise UserError if the largest logit is not a finite number."""
-    if not math.isfinite(largest):
+def next_ids(sampling: Sampling, logits: Array, rngs: Sequence[np.random.Generator] = ()) -> Array:
+    # [..., n_vocab] -> [...]
+    """The next token of each row, whatever was before it; one rng per row. Raises UserError as Chooser.next does.
+
+    >>> next_ids(Sampling(), np.array([[0.0, 2.0, 1.0], [3.0, 2.0, 1.0]])).tolist()
+    [1, 0]
+    """
+    rows = logits.reshape(-1, logits.shape[-1])
+    ids = [Chooser(sampling, [], rngs[i] if rngs else None).next(row) for i, row in enumerate(rows)]
+    return np.array(ids).reshape(logits.shape[:-1])
+
+
+def check_finite(largest: float | Array) -> None:
+    """Raise UserError if the largest logit, or that of a row, is not a finite number."""
+    if not np.isfinite(largest).all():
         raise UserError(
             "the model's logits are not finite numbers: its weights are damaged; check them with "
             "python -m picogpt.verify MODEL, or fetch the model again"

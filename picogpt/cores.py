@@ -28,10 +28,9 @@ from picogpt.arrays import Array
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from picogpt.gpt2 import KVCache
-
-# a pass of new tokens through the model: it returns the output at the last of them, and fills the cache for all
-Pass: TypeAlias = "Callable[[Array, KVCache], Array]"
+# a pass of new tokens through the model, with a gpt2.KVCache: it returns the output at the last of them, and fills the
+# cache for all
+Pass: TypeAlias = Callable[[Array, Any], Array]
 
 T = TypeVar("T")
 
@@ -45,7 +44,7 @@ def n_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def share(run: Pass, new: Array, kv_cache: KVCache) -> Array:  # [..., n_seq] -> [..., n_last, n_embd]
+def share(run: Pass, new: Array, kv_cache: Any) -> Array:  # [..., n_seq] -> [..., n_last, n_embd]
     """`run(new, kv_cache)`; on all cores if `new` is a long prompt."""
     if new.ndim > 1 or len(new) < LONG or n_cores() == 1:
         return run(new, kv_cache)
@@ -57,7 +56,7 @@ def share(run: Pass, new: Array, kv_cache: KVCache) -> Array:  # [..., n_seq] ->
     return outs[-1]
 
 
-def cuts(n_new: int, kv_cache: KVCache, n_pieces: int) -> list[int]:
+def cuts(n_new: int, kv_cache: Any, n_pieces: int) -> list[int]:
     """Where pieces of equal work begin and end.
 
     The work on a position at which t keys are seen is about 3 n_embd + t: the weights take 12 n_embd^2 multiplications
@@ -78,20 +77,21 @@ class Piece:
 
     is_even = True
 
-    def __init__(self, kv_cache: KVCache, start: int, end: int, before: Piece | None):
+    def __init__(self, kv_cache: Any, start: int, end: int, before: Piece | None):
         self.kv_cache, self.start, self.end, self.before = kv_cache, start, end, before
         self.done = [Event() for _ in kv_cache.array]  # one for each layer
 
     def through(self, run: Pass, new: Array) -> Array:
         """Run this part of `new`. Whatever happens, later pieces do not wait for ever."""
         try:
-            return run(new[self.start : self.end], self)  # type: ignore[arg-type]
+            return run(new[self.start : self.end], self)
         finally:
             for done in self.done:
                 done.set()
 
     def positions(self, n_seq: int) -> Array:
-        return self.kv_cache.length + np.arange(self.start, self.end)
+        positions: Array = self.kv_cache.length + np.arange(self.start, self.end)
+        return positions
 
     def extend(self, layer: int, k: Array, v: Array) -> tuple[Array, Array]:
         """Write k and v to their places, and wait for those before. See KVCache."""

@@ -14,7 +14,7 @@ It is OpenAI's order (sample.py: temperature, top-k, top-p), and the rest is whe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import TypeAlias, TypeGuard
 
@@ -129,18 +129,6 @@ class Sampling:
         if self.greedy:
             return []
         return [np.random.default_rng(child) for child in np.random.SeedSequence(self.seed).spawn(n_rows)]
-
-    def next_ids(self, logits: Array, rngs: Sequence[np.random.Generator]) -> Array:  # [..., n_vocab] -> [...]
-        """The next token of each row, whatever was before it. Raises UserError as Chooser.next does.
-
-        >>> Sampling().next_ids(np.array([[0.0, 2.0, 1.0], [3.0, 2.0, 1.0]]), []).tolist()
-        [1, 0]
-        """
-        from picogpt.choosing import Chooser
-
-        rows = logits.reshape(-1, logits.shape[-1])
-        ids = [Chooser(self, [], rngs[i] if rngs else None).next(row) for i, row in enumerate(rows)]
-        return np.array(ids).reshape(logits.shape[:-1])
 
     def processed(self, logits: Array, ids: list[int]) -> Array:  # [n_vocab], [n_seq] -> [n_vocab]
         """The logits after the settings that look at the tokens so far. Raises UserError if no token is left."""

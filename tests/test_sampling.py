@@ -117,7 +117,7 @@ def test_top_p_leaves_out_the_token_that_crosses_p():
 def test_temperature_0_and_a_tiny_one_take_the_likeliest_token():
     logits = np.roll(LOGITS, 4)
     for temperature in (0, 1e-300, 1e-6, 1e-3):
-        assert Sampling(temperature).next_ids(logits, [np.random.default_rng(0)]) == 4
+        assert choosing.next_ids(Sampling(temperature), logits, [np.random.default_rng(0)]) == 4
 
 
 def test_a_tiny_temperature_does_not_overflow():
@@ -128,8 +128,8 @@ def test_a_tiny_temperature_does_not_overflow():
 def test_rows_are_filtered_and_drawn_independently():
     batch = np.random.default_rng(1).standard_normal((5, 3, 50)).astype(np.float32)
     how = Sampling(0.8, 20, 0.9)
-    ids = how.next_ids(batch, [np.random.default_rng(i) for i in range(15)])
-    alone = [how.next_ids(row, [np.random.default_rng(i)]) for i, row in enumerate(batch.reshape(15, 50))]
+    ids = choosing.next_ids(how, batch, [np.random.default_rng(i) for i in range(15)])
+    alone = [choosing.next_ids(how, row, [np.random.default_rng(i)]) for i, row in enumerate(batch.reshape(15, 50))]
     assert ids.ravel().tolist() == alone
 
 
@@ -138,7 +138,7 @@ def test_the_same_seed_gives_the_same_draws_and_another_seed_others():
 
     def draws(seed):
         rng = np.random.default_rng(seed)
-        return Sampling(1.0).next_ids(flat, [rng] * 100).tolist()
+        return choosing.next_ids(Sampling(1.0), flat, [rng] * 100).tolist()
 
     assert draws(1) == draws(1) != draws(2)
 
@@ -151,7 +151,7 @@ def test_draw_never_takes_a_token_without_probability():
 
 def test_drawing_does_not_change_the_logits():
     logits = LOGITS.copy()
-    Sampling(0.7, 3, 0.9).next_ids(logits, [np.random.default_rng(0)])
+    choosing.next_ids(Sampling(0.7, 3, 0.9), logits, [np.random.default_rng(0)])
     assert np.array_equal(logits, LOGITS)
 
 
@@ -196,11 +196,11 @@ def test_logits_that_are_not_finite_are_reported(how, bad):
     logits = np.stack([LOGITS, LOGITS])
     logits[1, 3] = bad
     with pytest.raises(UserError, match=r"not finite.*python -m picogpt\.verify"):
-        how.next_ids(logits, [np.random.default_rng(0)] * 2)
+        choosing.next_ids(how, logits, [np.random.default_rng(0)] * 2)
 
 
 def test_a_logit_of_minus_infinity_is_allowed():
-    assert Sampling().next_ids(np.array([-np.inf, 1.0, 0.0]), []) == 1
+    assert choosing.next_ids(Sampling(), np.array([-np.inf, 1.0, 0.0])) == 1
 
 
 def test_generation_draws_as_sampling_does():

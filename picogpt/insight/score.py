@@ -21,9 +21,9 @@ from typing import NamedTuple
 import numpy as np
 
 from picogpt.arrays import Array, ArrayLike, Params
+from picogpt.choosing import check_finite
 from picogpt.errors import UserError
 from picogpt.gpt2 import check_ids, hidden_states, logits
-from picogpt.sampling import GREEDY
 
 ROWS = 128  # positions whose logits are computed at a time
 BATCH_SIZE = 8
@@ -172,9 +172,9 @@ def log_softmax_at(at: Array, ids: Array) -> tuple[Array, Array]:  # [n, n_vocab
     >>> np.exp(found).round(4), is_likeliest
     (array([0.25, 0.5 ]), array([False, False]))
     """
-    likeliest = GREEDY.next_ids(at, [])
-    row = np.arange(len(ids))
+    row, likeliest = np.arange(len(ids)), at.argmax(axis=-1)
     largest, wanted = at[row, likeliest], at[row, ids].astype(np.float64)
+    check_finite(largest)
     at -= largest[:, None]
     sums = np.einsum("ij->i", np.exp(at, out=at), dtype=np.float64)
     return wanted - largest - np.log(sums), likeliest == ids

@@ -13,23 +13,37 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from picogpt import gpt2
-from picogpt.arrays import Array, Edits
+from picogpt.arrays import Array, Edits, Params
+from picogpt.encoder import Encoder
 from picogpt.errors import UserError
 from picogpt.insight import traced
 from picogpt.insight.attribution import Attribution, attribute
 from picogpt.insight.names import BLOCK, ONLY_IF_ASKED, all_names, find, shape_of, without_layer
-from picogpt.model import Model
 
 LIMIT = 2 * 10**9  # bytes that a trace may take unless it is told otherwise
 
 
+class TracedModel(Protocol):
+    """What is needed of a picogpt.Model."""
+
+    @property
+    def encoder(self) -> Encoder: ...
+    @property
+    def hparams(self) -> dict[str, int]: ...
+    @property
+    def params(self) -> Params: ...
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, ids: Iterable[int]) -> str: ...
+    def prompt_ids(self, prompt: str | Sequence[int], n_tokens_to_generate: int) -> list[int]: ...
+
+
 def trace(
-    model: Model, text: str | Sequence[int], *,
+    model: TracedModel, text: str | Sequence[int], *,
     keep: str | Collection[str] | None = None, edit: Edits | None = None, limit: int = LIMIT,
 ) -> Trace:  # fmt: skip
     """Run a text through the model and keep its activations: see Model.trace."""
@@ -107,7 +121,7 @@ class Trace:
     (['ROMEO', ':'], ['wte', 'wpe', 'h0.resid_pre', 'h0.ln_1'])
     """
 
-    def __init__(self, model: Model, ids: list[int], activations: dict[str, Array], edits: tuple[str, ...] = ()):
+    def __init__(self, model: TracedModel, ids: list[int], activations: dict[str, Array], edits: tuple[str, ...] = ()):
         self.model, self.ids, self.edits = model, ids, edits
         self.tokens = [self._text(token_id) for token_id in ids]
         self._activations = activations

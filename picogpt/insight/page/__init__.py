@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from picogpt.arrays import Array
+from picogpt.choosing import check_finite
 from picogpt.errors import UserError
 from picogpt.gpt2 import softmax
 from picogpt.insight.show import name_of
 from picogpt.insight.surprise import likeliest, surprise
 from picogpt.insight.trace import Trace
 from picogpt.model import Model
-from picogpt.sampling import GREEDY
 
 LONGEST = 256  # tokens; the patterns grow with the square of their number
 N_NEXT = 256  # tokens whose logits the page has; of the others, it has a histogram
@@ -58,7 +58,7 @@ def page(model: Model, ids: list[int]) -> str:
     """
     check_length(ids)
     trace = model.trace(ids, keep=KEPT)
-    GREEDY.next_ids(trace["logits"], [])  # raises UserError for numbers that are not finite
+    check_finite(trace["logits"].max(axis=-1))
     return filled(data(trace))
 
 
