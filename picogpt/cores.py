@@ -36,6 +36,7 @@ T = TypeVar("T")
 
 LONG = 256  # tokens of a prompt that is cut
 SHORTEST = 128  # tokens of a piece, on average
+NARROW = 384  # n_embd of a small model
 
 
 @cache
@@ -45,7 +46,14 @@ def n_cores() -> int:
 
 
 def share(run: Pass, new: Array, kv_cache: Any) -> Array:  # [..., n_seq] -> [..., n_last, n_embd]
-    """`run(new, kv_cache)`; on all cores if `new` is a long prompt."""
+    """`run(new, kv_cache)`; on all cores if `new` is a long prompt.
+
+    The rows of a batch of a small model are computed on one core: BLAS would share out products that take less time
+    than its threads need to meet, and many times that if another program uses a core.
+    """
+    if new.ndim > 1 and width(kv_cache) <= NARROW:
+        with blas_threads(1):
+            return run(new, kv_cache)
     if new.ndim > 1 or len(new) < LONG or n_cores() == 1:
         return run(new, kv_cache)
     pieces: list[Piece] = []
@@ -62,11 +70,16 @@ def cuts(n_new: int, kv_cache: Any, n_pieces: int) -> list[int]:
     The work on a position at which t keys are seen is about 3 n_embd + t: the weights take 12 n_embd^2 multiplications
     in a layer, and a key takes 2 n_embd, which are half as fast.
     """
-    n_head, _, d_head = kv_cache.array.shape[-3:]
-    base = 3 * n_head * d_head + kv_cache.length
+    base = 3 * width(kv_cache) + kv_cache.length
     total = n_new * (base + n_new / 2)
     # the first x positions are x (base + x / 2) of it
     return [round(math.sqrt(base**2 + 2 * total * i / n_pieces) - base) for i in range(n_pieces + 1)]
+
+
+def width(kv_cache: Any) -> int:
+    """n_embd of the model that a cache is for."""
+    n_head, _, d_head = kv_cache.array.shape[-3:]
+    return int(n_head * d_head)
 
 
 class Piece:

@@ -89,6 +89,13 @@ def test_rows_and_one_core_are_left_alone(monkeypatch):
     prefill(300)
 
 
+@pytest.mark.parametrize(("n_embd", "expected"), [(24, {1}), (390, None)])
+def test_rows_of_a_small_model_use_one_blas_thread(n_embd, expected):
+    cache, seen = gpt2.KVCache(1, 3, n_embd // 3, 8, n_rows=2), []
+    cores.share(lambda new, kv_cache: seen.append(blas_threads()), np.zeros((2, 1), int), cache)
+    assert set(seen[0]) == (expected or set(blas_threads()))
+
+
 def test_blas_gets_its_threads_back(n_cores):
     before = blas_threads()
     prefill(300)

@@ -57,7 +57,7 @@ class Team:
 
         Targets below 0 do not count. Dropout draws from `seeds` and the number of each part of the batch.
         """
-        chunks = list(enumerate(pieces(len(inputs), inputs.shape[1])))
+        chunks = list(enumerate(pieces(len(inputs), inputs.shape[1], self.n_threads)))
         n_busy = min(self.n_threads, len(chunks))
 
         @np.errstate(all="ignore")  # the caller looks at the sum; errstate holds for one thread
@@ -90,7 +90,7 @@ class Team:
 
     def losses(self, params: Params, inputs: Array, targets: Array) -> Array:  # [n_rows, n_seq] -> [n_rows, n_seq]
         """The loss at each position, without gradients."""
-        chunks = list(pieces(len(inputs), inputs.shape[1]))
+        chunks = list(pieces(len(inputs), inputs.shape[1], self.n_threads))
 
         @np.errstate(all="ignore")
         def share(rows: slice) -> Array:
@@ -101,7 +101,7 @@ class Team:
             return np.concatenate([np.empty((0, inputs.shape[1]), np.float32), *found])
 
 
-def pieces(n_rows: int, n_seq: int) -> Iterator[slice]:
-    """The rows of a batch, as many at a time as have POSITIONS positions, at least one."""
-    size = max(POSITIONS // n_seq, 1)
+def pieces(n_rows: int, n_seq: int, n_threads: int) -> Iterator[slice]:
+    """The rows of a batch, as many at a time as have POSITIONS positions, but no more than a thread's share."""
+    size = max(min(POSITIONS // n_seq, -(-n_rows // n_threads)), 1)
     return (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))
