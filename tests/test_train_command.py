@@ -15,9 +15,10 @@ import pytest
 import picogpt
 from picogpt.commands import arguments, cli, presets, train
 from picogpt.errors import UserError
-from picogpt.training import loop, picture
+from picogpt.training import picture
 from picogpt.training.run import read_table
 from picogpt.training.settings import Settings
+from picogpt.training.trainer import Trainer
 from tests.disks import small_disk
 from tests.helpers import ENVIRONMENT, ROOT, SHAKESPEARE, snapshot
 
@@ -48,6 +49,17 @@ def no_picture(monkeypatch):
 
 def names(directory) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
+
+
+def test_a_start_that_was_killed_can_begin_again(text):
+    run("text.txt", "--output_dir", "whole", *SMALL)
+    (text / "out").mkdir()
+    for name in ("encoder.json", "hparams.json", "train.npy"):
+        (text / "out" / name).write_bytes(b"half")
+    (text / "out" / ".held_out.npy.new").write_bytes(b"")
+    run("text.txt", "--output_dir", "out", *SMALL)
+    assert {*names(text / "whole")} <= {*names(text / "out")}
+    assert (text / "out" / "train.npy").read_bytes() == (text / "whole" / "train.npy").read_bytes()
 
 
 def test_a_run_is_a_model_that_works(text, capsys):
@@ -231,7 +243,7 @@ def test_without_matplotlib_a_line_says_so(text, monkeypatch, capsys):
 
 
 def test_ctrl_c_saves_and_resume_goes_on(text, monkeypatch, capsys):
-    real, steps = loop._train, []
+    real, steps = Trainer.train, []
 
     def press(trainer, *rest):
         steps.append(trainer.step)
@@ -239,7 +251,7 @@ def test_ctrl_c_saves_and_resume_goes_on(text, monkeypatch, capsys):
             os.kill(os.getpid(), signal.SIGINT)
         return real(trainer, *rest)
 
-    monkeypatch.setattr(loop, "_train", press)
+    monkeypatch.setattr(Trainer, "train", press)
     with pytest.raises(KeyboardInterrupt):
         run("text.txt", "--output_dir", "out", *SMALL)
     run("--output_dir", "out", "--resume")

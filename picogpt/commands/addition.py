@@ -10,13 +10,13 @@ from typing import Any
 from picogpt import files
 from picogpt.arrays import Array, Params
 from picogpt.commands import cli
-from picogpt.commands.train import Shape, check_new, line, save_new, to_the_end
+from picogpt.commands.runs import check_new, line, save_new, to_the_end
 from picogpt.errors import UserError
 from picogpt.model import open_model
 from picogpt.training import addition
 from picogpt.training.data import Examples
 from picogpt.training.run import Row, Run
-from picogpt.training.settings import Settings
+from picogpt.training.settings import Settings, Shape
 from picogpt.weights.shapes import checked_hparams
 
 SHAPE = Shape(n_layer=2, n_head=4, n_embd=64, n_ctx=64)

@@ -28,13 +28,14 @@ from typing import Any
 import numpy as np
 
 from picogpt import files
-from picogpt.commands import arguments, cli, presets, train
+from picogpt.commands import arguments, cli, presets
+from picogpt.commands.runs import characters_per_token, check_new
 from picogpt.cores import n_cores
 from picogpt.errors import UserError
 from picogpt.model import open_model
 from picogpt.training import picture
 from picogpt.training.run import LOG, SETTINGS, read_table, save_toml
-from picogpt.training.settings import Settings
+from picogpt.training.settings import Settings, Shape
 from picogpt.weights.shapes import checked_hparams
 
 GRID, TABLE, PICTURE = "sweep.toml", "sweep.csv", "sweep.png"
@@ -45,13 +46,15 @@ RESULTS = ("held_out_loss", LOSS, "step", "seconds", "note")
 Values = dict[str, Any]
 
 
-def main(directory: Path, asked: Values, grid: Path, resume: bool, n_threads: int | None) -> None:
+def main(
+    directory: Path, asked: Values, grid: Path, resume: bool, n_threads: int | None, flags: arguments.Flags
+) -> None:
     """Begin a sweep or go on with it; then write the table and the picture. Raises UserError."""
     with files.only_one(directory):
         if not resume:
-            begin(directory, asked, grid)
+            begin(directory, asked, grid, flags)
         grid = directory / GRID
-        runs = {name_of(values): values for values in combinations(grid, asked)}
+        runs = {name_of(values): values for values in combinations(grid, asked, flags)}
         waiting = {name: values for name, values in runs.items() if not is_done(directory / name, asked | values)}
         for number, name in enumerate(finished(directory, waiting, asked, n_threads or n_cores()), start=1):
             cli.write([f"{number} of {len(waiting)}: {name}: {in_words(result(directory, name, runs[name]))}"])
@@ -63,10 +66,10 @@ def main(directory: Path, asked: Values, grid: Path, resume: bool, n_threads: in
         cli.write(["\n".join(["", *as_text(rows, [*names, *RESULTS])])])
 
 
-def begin(directory: Path, asked: Values, grid: Path) -> None:
+def begin(directory: Path, asked: Values, grid: Path, flags: arguments.Flags) -> None:
     """Write the files that a sweep starts with. Raises UserError for all that can be wrong."""
-    train.check_new(directory)
-    combinations(grid, asked)
+    check_new(directory)
+    combinations(grid, asked, flags)
     files.status(asked["text_file"], advice="name a text file in UTF-8")
     text = files.read_text(grid)
     with files.explained(directory, "make room there, or name another --output_dir"):
@@ -75,9 +78,8 @@ def begin(directory: Path, asked: Values, grid: Path) -> None:
         save_toml(directory / SETTINGS, {name: value for name, value in asked.items() if value is not None})
 
 
-def combinations(grid: Path, asked: Values) -> list[Values]:
+def combinations(grid: Path, asked: Values, flags: arguments.Flags) -> list[Values]:
     """All combinations of the values in a file, each checked. Raises UserError."""
-    flags = arguments.flags_of(train.main)
     lists = {}
     for name, values in presets.read_toml(grid).items():
         presets.check_name(name, {key: p for key, p in flags.items() if key not in FIXED}, grid)
@@ -98,7 +100,7 @@ def combinations(grid: Path, asked: Values) -> list[Values]:
 def check(values: Mapping[str, Any], grid: Path) -> None:
     """Raise UserError if a run's settings are out of range."""
     Settings(**{name: values[name] for name in Settings.__dataclass_fields__})
-    shape = {name: values[name] for name in train.Shape.__dataclass_fields__}
+    shape = {name: values[name] for name in Shape.__dataclass_fields__}
     checked_hparams({"n_vocab": 1, **shape}, grid)
 
 
@@ -186,7 +188,7 @@ def result(directory: Path, name: str, values: Values) -> Values:
 def length_of_tokens(run: Path) -> float:
     """The mean number of characters of a token of the text held out."""
     model = open_model(run.absolute())
-    return train.characters_per_token(model, np.load(run / "held_out.npy", mmap_mode="r"))
+    return characters_per_token(model, np.load(run / "held_out.npy", mmap_mode="r"))
 
 
 def order(row: Values) -> float:

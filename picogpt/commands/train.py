@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from picogpt import files
 from picogpt.arrays import Array, Params
-from picogpt.commands import cli
+from picogpt.commands import arguments, cli
+from picogpt.commands.runs import characters_per_token, check_new, line, save_new, to_the_end
 from picogpt.encoder import Encoder
 from picogpt.errors import UserError
-from picogpt.model import Model, load, open_model
-from picogpt.training import picture, prepare, tokenizers
-from picogpt.training.data import Data, Windows
-from picogpt.training.loop import fit
-from picogpt.training.parameters import flat
-from picogpt.training.run import ADVICE, SETTINGS, Row, Run, save_toml
-from picogpt.training.settings import Settings
-from picogpt.training.trainer import Step, Trainer
+from picogpt.model import Model, open_model
+from picogpt.training import prepare, tokenizers
+from picogpt.training.data import Windows
+from picogpt.training.run import ADVICE, Row, Run
+from picogpt.training.settings import Settings, Shape
 from picogpt.weights.shapes import checked_hparams
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The size of a new model.
-
-    n_layer: blocks
-    n_head: attention heads
-    n_embd: the width of hidden states, a multiple of n_head
-    n_ctx: the positions that it sees, and the length of a window
-    """
-
-    n_layer: int = 6
-    n_head: int = 6
-    n_embd: int = 192
-    n_ctx: int = 256
-
 
 SMALL, DEFAULT = Shape(), Settings()
 
@@ -101,7 +79,7 @@ def main(
     if sweep is not None:
         from picogpt.commands import sweep as many
 
-        many.main(directory, asked | {"sweep": sweep}, Path(sweep), resume, n_threads)
+        many.main(directory, asked | {"sweep": sweep}, Path(sweep), resume, n_threads, arguments.flags_of(main))
         return
     with files.only_one(directory):
         if not resume:
@@ -135,16 +113,6 @@ def begin(directory: Path, asked: Mapping[str, Any], shape: Shape) -> None:
     save_new(directory, encoder, hparams, tokens, asked)
 
 
-def check_new(directory: Path) -> None:
-    """Raise UserError if the directory is there and not empty."""
-    if files.is_there(directory / SETTINGS):
-        raise UserError(f"{directory}: expected a new directory, found a run: go on with --resume, or name another one")
-    if files.is_there(directory) and not files.is_dir(directory):
-        raise UserError(f"{directory}: expected a new or empty directory, found a file: name another one")
-    if files.is_dir(directory) and any(directory.iterdir()):
-        raise UserError(f"{directory}: expected a new or empty directory, found files: name another one")
-
-
 def check_length(name: str, ids: Array, n_ctx: int) -> None:
     """Raise UserError if a part of the text is not longer than a window."""
     try:
@@ -152,19 +120,6 @@ def check_length(name: str, ids: Array, n_ctx: int) -> None:
     except UserError as error:
         part = {"train": "the text to train on", "held_out": "the text held out"}[name]
         raise UserError(f"{part}: {error}") from None
-
-
-def save_new(
-    directory: Path, encoder: Encoder, hparams: Mapping[str, int], tokens: Mapping[str, Array], asked: Mapping[str, Any]
-) -> None:
-    """Write the files that a run starts with. Raises UserError if that fails."""
-    with files.explained(directory, "make room there, or name another --output_dir"):
-        directory.mkdir(parents=True, exist_ok=True)
-        prepare.save_tokenizer(encoder, directory)
-        prepare.save_hparams(hparams, directory)
-        for name, ids in tokens.items():
-            prepare.save_array(directory / f"{name}.npy", ids)
-        save_toml(directory / SETTINGS, {name: value for name, value in asked.items() if value is not None})
 
 
 def tokenizer_for(kind: str, train: str, held_out: str) -> Encoder:
@@ -185,60 +140,6 @@ def windows(run: Run, name: str, n_ctx: int, model: Model) -> Windows:
     if tokens.size and int(tokens.max()) >= n_vocab:
         raise UserError(f"{run.directory / name}.npy: expected ids below {n_vocab}, found {tokens.max()}: {ADVICE}")
     return Windows(tokens, min(n_ctx, model.hparams["n_ctx"]))
-
-
-def characters_per_token(model: Model, tokens: Array) -> float:
-    """The mean length of a token in a text, or in its first million tokens."""
-    first = tokens[: 1 << 20].tolist()
-    return len(model.decode(first)) / len(first)
-
-
-def to_the_end(
-    run: Run, model: Model, data: Data, held_out: Data, settings: Settings, evaluate_every: int, n_threads: int | None,
-    report: Callable[[Row, Params], list[str]], start_from: str | None = None,
-) -> None:  # fmt: skip
-    """Begin a run or go on with it, up to its last step. Each evaluation writes the lines of `report` to stdout."""
-    with Trainer(model.hparams, settings, n_threads) as trainer:
-        if start_from:
-            trainer.start_from(flat(load(start_from).params))
-        run.restore(trainer)
-        if trainer.step >= settings.steps:
-            files.note(f"{run.directory}: all {settings.steps} steps were done before")
-        with progress(trainer) as (on_step, write), warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a loss that is not finite ends the run with one line
-            fit(
-                trainer, run, data, held_out, evaluate_every, on_step,
-                lambda row: write(report(row, trainer.averaged.params)),
-            )  # fmt: skip
-    picture.draw(run)
-
-
-@contextmanager
-def progress(trainer: Trainer) -> Iterator[tuple[Callable[[Step], None], Callable[[list[str]], None]]]:
-    """A progress bar on stderr: what is called after each step, and to write lines to stdout without disturbing it."""
-    from tqdm import tqdm
-
-    bar = tqdm(total=trainer.settings.steps, initial=trainer.step, unit="step", disable=None, leave=False)
-
-    def on_step(step: Step) -> None:
-        speed = (bar.format_dict["rate"] or 0) * step.n_tokens
-        bar.set_postfix_str(f"loss {step.loss:.3f}, {speed:.0f} tokens/s", refresh=False)
-        bar.update()
-
-    def write(lines: list[str]) -> None:
-        with bar.external_write_mode(file=sys.stdout):
-            cli.write(["\n".join(lines)])
-
-    with bar:
-        yield on_step, write
-
-
-def line(row: Row, more: str = "") -> str:
-    """A row of the log in words."""
-    return (
-        f"step {row['step']:.0f}: loss {row['loss']:.4f}, held out {row['held_out_loss']:.4f}{more}, "
-        f"{row['tokens_per_second']:.0f} tokens/s"
-    )
 
 
 def sampled(model: Model, params: Params, prompt: str, seed: int) -> str:

@@ -9,6 +9,22 @@ from picogpt.errors import UserError
 
 
 @dataclass(frozen=True)
+class Shape:
+    """The size of a new model.
+
+    n_layer: blocks
+    n_head: attention heads
+    n_embd: the width of hidden states, a multiple of n_head
+    n_ctx: the positions that it sees, and the length of a window
+    """
+
+    n_layer: int = 6
+    n_head: int = 6
+    n_embd: int = 192
+    n_ctx: int = 256
+
+
+@dataclass(frozen=True)
 class Settings:
     """How a model is trained.
 
