@@ -16,6 +16,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # not from typing, which takes a while to import
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from picogpt.arrays import Array, Params
@@ -34,15 +35,20 @@ _HOMES = {
 }  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that `import picogpt` costs nothing."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+def lazily(module: str, homes: dict[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """The __getattr__ and __dir__ of a package that imports a public name from its home when it is first used."""
+    from sys import modules
 
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    return value
+    def getattr_(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = getattr(import_module(f"{module}.{homes[name]}"), name)
+        setattr(modules[module], name, value)
+        return value
+
+    return getattr_, lambda: sorted({*vars(modules[module]), *homes})
 
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(__name__, _HOMES)  # so that `import picogpt` costs nothing

@@ -11,10 +11,10 @@
 
 from __future__ import annotations
 
+from picogpt import lazily
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from picogpt.training.model import loss_and_grads
     from picogpt.training.settings import Settings
     from picogpt.training.trainer import Trainer, train
@@ -24,15 +24,4 @@ __all__ = ["Settings", "Trainer", "loss_and_grads", "train"]
 _HOMES = {"Settings": "settings", "Trainer": "trainer", "loss_and_grads": "model", "train": "trainer"}
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that a command imports only what it needs."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(__name__, _HOMES)  # so that a command imports only what it needs
