@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+import picogpt
 from picogpt.errors import UserError
+from picogpt.model import Model
 from picogpt.weights import store
 from tests import bundle_writer
 
@@ -36,6 +38,12 @@ def make_model(models_dir: Path, name: str = "tiny", hparams: dict[str, int] = T
     write_small_files(model_dir, hparams)
     store.save_params(store.random_tensors(hparams, seed, std=0.2), model_dir)
     return model_dir
+
+
+def random_model(seed: int = 3) -> Model:
+    """A model of TINY's shape in memory, with the tokenizer of the bundled one. No bias is 0."""
+    encoder = picogpt.load("shakespeare", SHAKESPEARE.parent).encoder
+    return Model(encoder, TINY, store.nested(dict(store.random_tensors(TINY, seed, std=0.2))))
 
 
 def make_scripted_model(models_dir: Path, script: list[list[int]], name: str = "scripted") -> Path:

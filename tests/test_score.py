@@ -16,7 +16,7 @@ from picogpt.insight import score
 from picogpt.insight.score import Piece
 from picogpt.model import Model
 from picogpt.weights import store
-from tests.helpers import SHAKESPEARE, TINY
+from tests.helpers import SHAKESPEARE, TINY, random_model
 
 N_CTX = TINY["n_ctx"]
 
@@ -27,8 +27,8 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def tiny(model):
-    return Model(model.encoder, TINY, store.nested(dict(store.random_tensors(TINY, seed=3, std=0.2))))
+def tiny():
+    return random_model()
 
 
 @pytest.fixture(scope="module")

@@ -20,10 +20,9 @@ from picogpt.insight.induction import induction_scores
 from picogpt.insight.traced import later
 from picogpt.model import Model
 from picogpt.weights import shapes, store
-from tests.helpers import ROOT, SHAKESPEARE
+from tests.helpers import ROOT, SHAKESPEARE, TINY, random_model
 
 TEXT = "To be, or not to be"  # 7 tokens
-HPARAMS = {"n_vocab": 1024, "n_ctx": 32, "n_embd": 24, "n_head": 3, "n_layer": 2}
 quick = settings(max_examples=25)
 
 
@@ -33,9 +32,8 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def tiny(model):
-    """Random weights: the large ones of real activations, and no bias is 0."""
-    return Model(model.encoder, HPARAMS, store.nested(dict(store.random_tensors(HPARAMS, seed=3, std=0.2))))
+def tiny():
+    return random_model()
 
 
 @pytest.fixture(scope="module", params=["model", "tiny"])
@@ -107,7 +105,7 @@ def test_shapes_are_those_that_are_documented(tiny):
     trace = tiny.trace(TEXT, keep="*")
     assert list(trace) == names.all_names(2)
     for name in trace:
-        assert trace[name].shape == names.shape_of(name, len(trace.ids), HPARAMS), name
+        assert trace[name].shape == names.shape_of(name, len(trace.ids), TINY), name
 
 
 def test_hugging_face_sees_the_same(either):
@@ -268,7 +266,7 @@ def test_any_text_is_a_name_or_a_mistake(wanted):
 
 def test_a_trace_that_is_too_large_is_refused_before_it_is_computed(tiny):
     with pytest.raises(UserError, match=r"at most 1 kB, found 28.7 kB for 7 tokens, most of it logits \(28.7 kB\)"):
-        Model(tiny.encoder, HPARAMS, lambda: pytest.fail("opened")).trace([0] * 7, keep="logits", limit=1000)
+        Model(tiny.encoder, TINY, lambda: pytest.fail("opened")).trace([0] * 7, keep="logits", limit=1000)
     tiny.trace([0] * 7, keep="logits", limit=28672)
     for limit in ("2 GB", None):
         with pytest.raises(UserError, match="limit: expected a number of bytes, found"):
@@ -454,7 +452,7 @@ def test_every_activation_matters(tiny):
     """What is changed is what the pass goes on with: each edit changes the logits."""
     plain = tiny.trace(TEXT)["logits"]
     for name in names.all_names(2):
-        noise = np.random.default_rng(0).standard_normal(names.shape_of(name, 7, HPARAMS))
+        noise = np.random.default_rng(0).standard_normal(names.shape_of(name, 7, TINY))
         other = tiny.trace(TEXT, edit={name: lambda x, noise=noise: x + noise})["logits"]
         assert np.abs(other - plain)[-1].max() > 1e-3, name
 
@@ -479,7 +477,7 @@ def test_a_head_that_is_knocked_out_is_a_model_without_its_weights(tiny):
     w[8:16] = 0
     blocks = [dict(block) for block in tiny.params["blocks"]]
     blocks[0]["attn"] = blocks[0]["attn"] | {"c_proj": blocks[0]["attn"]["c_proj"] | {"w": w}}
-    lesser = Model(tiny.encoder, HPARAMS, tiny.params | {"blocks": blocks})
+    lesser = Model(tiny.encoder, TINY, tiny.params | {"blocks": blocks})
     close(tiny.trace(TEXT, edit={"h0.attn.z": without_head})["logits"], lesser.logits(tiny.encode(TEXT)))
     close(tiny.trace(TEXT, edit={"h0.attn.result": without_head})["logits"], lesser.logits(tiny.encode(TEXT)))
     for how in ({}, {"temperature": 0.7, "seed": 1}):
