@@ -221,7 +221,7 @@ def test_a_filter_alone_draws_as_its_flag_does(model):
         ("/nosuch", "error: unknown command '/nosuch': /help shows all"),
         ("/hepl", "error: unknown command '/hepl': did you mean /help?"),
         ("/", "error: unknown command '/': /help shows all"),
-        ("/retry", "error: expected an answer to write anew, found none: type a line first"),
+        ("/retry", "error: expected an answer to write again, found none: type a line first"),
         ("/set temprature 1", "error: unknown setting 'temprature': did you mean temperature?"),
         ("/set xyzzy", "error: unknown setting 'xyzzy': /set shows all"),
         ("/set top_k x", "error: --top_k: expected a whole number, found 'x'"),

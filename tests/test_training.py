@@ -232,7 +232,7 @@ def test_same_number_of_threads_gives_the_same_bits(monkeypatch):
         assert first[0] == second[0] and (first[1] == second[1]).all()
 
 
-def test_dropout_is_drawn_anew_for_each_seed_and_each_part(monkeypatch):
+def test_dropout_is_drawn_again_for_each_seed_and_each_part(monkeypatch):
     batch = tiny_batch(6)
     plain = mean_gradient(2, batch, monkeypatch)[0]
     found = [mean_gradient(2, batch, monkeypatch, dropout=0.3, seeds=seeds)[0] for seeds in [(0, 0), (0, 1), (1, 0)]]

@@ -64,7 +64,7 @@ def call(function: Callable[..., None], values: Mapping[str, Any]) -> None:
 def changed(default: Any, given: Mapping[str, Any]) -> Any:
     """A default, with other values of some fields.
 
-    If it is what its class makes by itself, it is made anew, because fields may follow from others: drawing from the
+    If it is what its class makes by itself, it is made again, because fields may follow from others: drawing from the
     likeliest tokens alone, --top_k, changes the temperature.
     """
     kind = type(default)

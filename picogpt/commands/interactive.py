@@ -23,7 +23,7 @@ WELCOME = "What you type is added to the text, and the model goes on. Ctrl-C sto
 HELP = """\
   a line               is added to the text on a line of its own, and the model goes on from there
   an empty line        lets the model go on
-  /retry               writes the last answer anew
+  /retry               writes another answer to the last line
   /new                 starts a new text
   /text                shows the whole text
   /set                 shows the settings
@@ -136,9 +136,9 @@ class Session:
         cli.write([self.conversation.text])
 
     def retry(self, _: str) -> None:
-        """Write the last answer anew."""
+        """Write another answer to the last line."""
         if not self.conversation.n_answers:
-            raise UserError("expected an answer to write anew, found none: type a line first")
+            raise UserError("expected an answer to write again, found none: type a line first")
         if self.sampling().greedy:
             files.note("the likeliest text is the same each time: /set temperature 0.8 draws others")
         self.write(self.conversation.retry())
