@@ -111,8 +111,8 @@ def export(
 ) -> None:
     """Write a model in the format of another program, completely or not at all, into a new directory.
 
-    format: "hf" for transformers, "tf" for OpenAI's own code, "gguf" for llama.cpp. dtype: "f32", or "f16" for "gguf".
-    Raises UserError.
+    format: "hf" for transformers, "tf" for OpenAI's own code, "gguf" for llama.cpp. dtype: "f32"; or "f16" or "q8_0"
+    for "gguf". Raises UserError.
     """
     from picogpt.weights import export
 
@@ -123,7 +123,7 @@ def export(
     load_params(model_size, models_dir, hparams)
     place = find(model_size, models_dir)
     tensors = store.open_tensors(place.home, hparams, place.source.fingerprint())
-    n_bytes = store.n_bytes(hparams) // {"f32": 1, "f16": 2}[dtype]
+    n_bytes = store.n_bytes(hparams) // {"f32": 1, "f16": 2, "q8_0": 3}[dtype]
     with export.new_directory(target, n_bytes) as unfinished:
         write(export.Whole(encoder, hparams, tensors), unfinished)
     files.note(f"exported {len(tensors)} tensors to {target} in {time.monotonic() - started:.1f} s")

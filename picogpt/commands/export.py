@@ -18,10 +18,10 @@ def main(
     Format:
         format: hf for transformers; tf for OpenAI's own code (needs the package tensorflow); gguf for llama.cpp (needs
             the package gguf)
-        dtype: f32, or f16 for gguf: half the size, and slightly other numbers
+        dtype: f32; for gguf also f16, half the size, and q8_0, a quarter, with slightly other numbers
 
     Examples:
         picogpt 124M gpt2-hf
-        picogpt 124M gpt2-gguf --format gguf --dtype f16
+        picogpt 124M gpt2-gguf --format gguf --dtype q8_0
     """
     utils.export(model_size, directory, format, dtype, models_dir)

@@ -21,7 +21,7 @@ from picogpt.encoder import BYTE_OF, END_OF_TEXT, SYMBOL_OF, Encoder
 from picogpt.errors import UserError
 
 FORMATS = {"hf": "to_huggingface", "tf": "to_tensorflow", "gguf": "to_gguf"}
-DTYPES = {"hf": ("f32",), "tf": ("f32",), "gguf": ("f32", "f16")}
+DTYPES = {"hf": ("f32",), "tf": ("f32",), "gguf": ("f32", "f16", "q8_0")}
 
 
 class Whole(NamedTuple):
@@ -37,7 +37,7 @@ def writer(kind: str, dtype: str) -> Callable[[Whole, Path], None]:
     if kind not in FORMATS:
         raise UserError(f"format: expected {', '.join(FORMATS)}, found {files.quoted(kind)}")
     if dtype not in DTYPES[kind]:
-        raise UserError(f"dtype: expected {' or '.join(DTYPES[kind])} for {kind}, found {files.quoted(dtype)}")
+        raise UserError(f"dtype: expected {', '.join(DTYPES[kind])} for {kind}, found {files.quoted(dtype)}")
     module = import_module(f"picogpt.weights.{FORMATS[kind]}")
     found: Callable[[Whole, Path], None] = module.writer(dtype)
     return found

@@ -1,6 +1,8 @@
 """A model as llama.cpp runs GPT-2: one file in the format GGUF, with weights and tokenizer.
 
 The names are those of llama.cpp's architecture "gpt2": https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+
+q8_0 stores 32 numbers of a row as one float16, their scale, and 32 whole numbers from -127 to 127: 34 bytes, not 128.
 """
 
 from __future__ import annotations
@@ -33,27 +35,29 @@ def writer(dtype: str) -> Callable[[Whole, Path], None]:
 
 
 def write_file(gguf: Any, model: Whole, path: Path, dtype: str) -> None:
-    """Write the file, one tensor at a time. Raises UserError for a number that float16 cannot hold."""
+    """Write the file, one tensor at a time. Raises UserError for a number that the file cannot hold."""
     file = gguf.GGUFWriter(path, "gpt2")
     try:
         _describe(gguf, file, model, dtype)
         _describe_tokenizer(gguf, file, model)
-        kinds = {name: _kind(name, tensor, dtype) for name, tensor in model.tensors.items()}
+        kinds = {name: _kind(gguf, name, tensor, dtype) for name, tensor in model.tensors.items()}
         for name, tensor in model.tensors.items():
-            shape = tensor.shape[::-1] if name.endswith("/w") else tensor.shape
-            file.add_tensor_info(name_of(name), shape, kinds[name], kinds[name].itemsize * tensor.size)
+            n_numbers, n_bytes = gguf.GGML_QUANT_SIZES[kinds[name]]  # of a block
+            n_bytes *= tensor.size // n_numbers
+            file.add_tensor_info(name_of(name), _rows(name, tensor).shape, tensor.dtype, n_bytes, kinds[name])
         file.write_header_to_file()
         file.write_kv_data_to_file()
         file.write_ti_data_to_file()
         for name, tensor in model.tensors.items():
-            file.write_tensor_data(_converted(name, tensor, kinds[name]))
+            _check_range(name, tensor, kinds[name].name)
+            file.write_tensor_data(gguf.quants.quantize(np.ascontiguousarray(_rows(name, tensor)), kinds[name]))
     finally:
         file.close()
 
 
 def _describe(gguf: Any, file: Any, model: Whole, dtype: str) -> None:
     sizes = model.hparams
-    file.add_file_type({"f32": gguf.LlamaFileType.ALL_F32, "f16": gguf.LlamaFileType.MOSTLY_F16}[dtype])
+    file.add_file_type(gguf.LlamaFileType["ALL_F32" if dtype == "f32" else f"MOSTLY_{dtype.upper()}"])
     file.add_vocab_size(sizes["n_vocab"])
     file.add_context_length(sizes["n_ctx"])
     file.add_embedding_length(sizes["n_embd"])
@@ -92,14 +96,28 @@ def name_of(name: str) -> str:
     return f"blk.{block[1:]}.{theirs}" if block else theirs
 
 
-def _kind(name: str, tensor: Array, dtype: str) -> Any:
-    """The type of a tensor in the file: vectors and positions stay float32, as llama.cpp has them."""
-    return np.dtype(np.float16 if dtype == "f16" and tensor.ndim == 2 and name != "wpe" else np.float32)
+def _kind(gguf: Any, name: str, tensor: Array, dtype: str) -> Any:
+    """The type of a tensor in the file: vectors and positions stay float32, as llama.cpp has them.
+
+    Where a row cannot be cut into blocks, as in a model of odd width, q8_0 is f16.
+    """
+    kinds = gguf.GGMLQuantizationType
+    if dtype == "f32" or tensor.ndim < 2 or name == "wpe":
+        return kinds.F32
+    n_numbers, _ = gguf.GGML_QUANT_SIZES[kinds[dtype.upper()]]
+    return kinds.F16 if _rows(name, tensor).shape[-1] % n_numbers else kinds[dtype.upper()]
 
 
-def _converted(name: str, tensor: Array, kind: Any) -> Array:
-    """A tensor as it is stored: matrices as [n_out, n_in]."""
-    with np.errstate(over="ignore"):
-        if not np.isfinite(np.array([tensor.min(), tensor.max()], kind)).all():
-            raise UserError(f"expected numbers up to 65504 in {name} for f16, found larger ones: use --dtype f32")
-    return np.ascontiguousarray(tensor.T if name.endswith("/w") else tensor).astype(kind, copy=False)
+def _rows(name: str, tensor: Array) -> Array:  # [n_in, n_out] -> [n_out, n_in]
+    """A tensor as llama.cpp has it: what one output needs is one row."""
+    return tensor.T if name.endswith("/w") else tensor
+
+
+def _check_range(name: str, tensor: Array, kind: str) -> None:
+    """Raise UserError for a number that the file cannot hold: one that is not finite, or too large for float16."""
+    largest = {"F32": np.finfo(np.float32).max, "F16": 65504, "Q8_0": 65504 * 127}[kind]
+    if not np.abs([tensor.min(), tensor.max()]).max() <= largest:
+        advice = "the weights are damaged" if kind == "F32" else "use --dtype f32"
+        raise UserError(
+            f"expected numbers up to {largest:.7g} in {name} for {kind.lower()}, found larger ones: {advice}"
+        )
