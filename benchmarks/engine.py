@@ -37,7 +37,6 @@ def hparams(model_dir: Path) -> dict[str, int]:
 
 
 def picogpt(model_dir: Path, _: Path, lookahead: bool = False) -> Engine:
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     from picogpt import gpt2, utils
     from picogpt.decoding import lookahead as ahead
 
@@ -69,37 +68,21 @@ def pico_original(model_dir: Path, work_dir: Path) -> Engine:
     return lambda prompt, n: iter(gpt2.generate(list(prompt), params, hparams(model_dir)["n_head"], n))
 
 
-def hugging_face(model_dir: Path) -> Any:
-    """The same weights in a GPT2LMHeadModel."""
-    import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
+def exported(model_dir: Path, directory: Path, *how: str) -> Path:
+    """The model in the format of another program, made by `python -m picogpt.export`."""
+    if not directory.exists():
+        from picogpt import utils
 
-    sizes = hparams(model_dir)
-    config = GPT2Config(
-        vocab_size=sizes["n_vocab"], n_positions=sizes["n_ctx"], n_embd=sizes["n_embd"],
-        n_head=sizes["n_head"], n_layer=sizes["n_layer"],
-    )  # fmt: skip
-    model = GPT2LMHeadModel(config).eval()
-    leaves = {"g": "weight", "b": "bias", "w": "weight", "wte": "wte.weight", "wpe": "wpe.weight"}
-    state = {}
-    for name, array in arrays(model_dir).items():
-        path, _, leaf = name.rpartition(".")
-        key = f"{path.replace('h', 'h.', 1) if path.startswith('h') else path}.{leaves[leaf]}"
-        state["transformer." + key.removeprefix(".")] = torch.from_numpy(np.ascontiguousarray(array))
-    model.load_state_dict(state, strict=False)
-    return model
+        utils.export(model_dir, directory, *how)
+    return directory
 
 
 def transformers(model_dir: Path, work_dir: Path) -> Engine:
     import torch
-
-    saved = work_dir / "transformers"
-    if not saved.exists():
-        hugging_face(model_dir).save_pretrained(saved)
     from transformers import GPT2LMHeadModel
 
     torch.set_num_threads(CORES)
-    model = GPT2LMHeadModel.from_pretrained(saved).eval()
+    model = GPT2LMHeadModel.from_pretrained(exported(model_dir, work_dir / "hf", "hf")).eval()
 
     def run(prompt: list[int], n: int) -> Iterator[int]:
         with torch.inference_mode():
@@ -117,14 +100,8 @@ def ctranslate2(model_dir: Path, work_dir: Path, precision: str = "float32") -> 
 
     converted = work_dir / f"ctranslate2-{precision}"
     if not converted.exists():
-        import shutil
-
-        source = work_dir / "transformers-with-tokenizer"
-        hugging_face(model_dir).save_pretrained(source)
-        shutil.copy(model_dir / "encoder.json", source / "vocab.json")
-        shutil.copy(model_dir / "vocab.bpe", source / "merges.txt")
-        (source / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
-        ctranslate2.converters.TransformersConverter(str(source)).convert(str(converted), quantization=precision)
+        source = str(exported(model_dir, work_dir / "hf", "hf"))
+        ctranslate2.converters.TransformersConverter(source).convert(str(converted), quantization=precision)
     generator = ctranslate2.Generator(str(converted), compute_type=precision, intra_threads=CORES)
     symbols = {token_id: symbol for symbol, token_id in json.loads((model_dir / "encoder.json").read_text()).items()}
 
@@ -140,12 +117,10 @@ def ctranslate2_int8(model_dir: Path, work_dir: Path) -> Engine:
     return ctranslate2(model_dir, work_dir, "int8")
 
 
-def llama_cpp(model_dir: Path, work_dir: Path, precision: str = "F32") -> Engine:
+def llama_cpp(model_dir: Path, work_dir: Path, dtype: str = "f32") -> Engine:
     from llama_cpp import Llama
 
-    file = work_dir / f"gpt2-{precision}.gguf"
-    if not file.exists():
-        write_gguf(model_dir, file, precision)
+    file = exported(model_dir, work_dir / f"gguf-{dtype}", "gguf", dtype) / f"model-{dtype}.gguf"
     # by default it decodes on half of the cores
     threads = {"n_threads": CORES, "n_threads_batch": CORES}
     llama = Llama(str(file), n_ctx=hparams(model_dir)["n_ctx"], n_batch=1024, n_ubatch=512, verbose=False, **threads)
@@ -159,59 +134,15 @@ def llama_cpp(model_dir: Path, work_dir: Path, precision: str = "F32") -> Engine
 
 
 def llama_cpp_f16(model_dir: Path, work_dir: Path) -> Engine:
-    return llama_cpp(model_dir, work_dir, "F16")
+    return llama_cpp(model_dir, work_dir, "f16")
 
 
 def llama_cpp_q8_0(model_dir: Path, work_dir: Path) -> Engine:
-    return llama_cpp(model_dir, work_dir, "Q8_0")
-
-
-def write_gguf(model_dir: Path, file: Path, precision: str) -> None:
-    """The file that llama.cpp reads: names and metadata of its architecture "gpt2", matrices as [n_out, n_in]."""
-    import gguf
-
-    sizes = hparams(model_dir)
-    kind = gguf.GGMLQuantizationType[precision]
-    writer = gguf.GGUFWriter(file, "gpt2")
-    writer.add_context_length(sizes["n_ctx"])
-    writer.add_embedding_length(sizes["n_embd"])
-    writer.add_feed_forward_length(4 * sizes["n_embd"])
-    writer.add_block_count(sizes["n_layer"])
-    writer.add_head_count(sizes["n_head"])
-    writer.add_layer_norm_eps(1e-5)
-    writer.add_file_type(gguf.LlamaFileType[{"F32": "ALL_F32"}.get(precision, f"MOSTLY_{precision}")])
-    vocabulary = json.loads((model_dir / "encoder.json").read_text(encoding="utf-8"))
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(sorted(vocabulary, key=vocabulary.__getitem__))
-    writer.add_token_types([gguf.TokenType.NORMAL] * (len(vocabulary) - 1) + [gguf.TokenType.CONTROL])
-    writer.add_token_merges((model_dir / "vocab.bpe").read_text(encoding="utf-8").split("\n")[1:-1])
-    writer.add_eos_token_id(len(vocabulary) - 1)
-    parts = {
-        "wte": "token_embd.weight", "wpe": "position_embd.weight", "ln_f.g": "output_norm.weight",
-        "ln_f.b": "output_norm.bias", "ln_1": "attn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output",
-        "ln_2": "ffn_norm", "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down",
-    }  # fmt: skip
-    for name, array in arrays(model_dir).items():
-        if name.startswith("h"):
-            block, part, leaf = name.split(".", 1)[0][1:], *name.split(".", 1)[1].rsplit(".", 1)
-            theirs = f"blk.{block}.{parts[part]}.{'bias' if leaf == 'b' else 'weight'}"
-        else:
-            theirs = parts[name]
-        data = np.ascontiguousarray(array.T if name.endswith(".w") else array)
-        if data.ndim == 2 and precision != "F32" and name != "wpe":
-            writer.add_tensor(theirs, gguf.quants.quantize(data, kind), raw_dtype=kind)
-        else:
-            writer.add_tensor(theirs, data)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    return llama_cpp(model_dir, work_dir, "q8_0")
 
 
 def reading_weights(model_dir: Path, _: Path) -> Engine:
     """Not an engine: every "token" is one reading of all weights."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     from benchmarks.measure import reading
 
     read = reading(array for name, array in arrays(model_dir).items() if array.ndim == 2 and name != "wpe")
@@ -242,6 +173,7 @@ def timed(engine: Engine, prompt: list[int], n: int) -> dict[str, Any]:
 
 
 def main(name: str, model_dir: str, work_dir: str, prompt: str = "", n: str = "") -> None:
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     answers = sys.stdout
     sys.stdout = sys.stderr  # for anything else that an engine prints
     engine = ENGINES[name](Path(model_dir), Path(work_dir))
