@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import md5, sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
+
+from tests.loopback import Handler, Loopback
 
 
 @dataclass
@@ -36,59 +38,26 @@ class Fault:
     before: Callable[[], object] = lambda: None  # called when the request has come
 
 
-class BlobServer:
-    """Serves `files`, path -> bytes; `requests` lists (path, headers); `reached` is set when a fault's byte is sent."""
+class _Handler(Handler):
+    owner: BlobServer
 
-    def __init__(self, files: dict[str, bytes], etag: bool = True, content_md5: bool = True):
-        self.files, self.etag, self.content_md5 = dict(files), etag, content_md5
-        self.faults: dict[str, list[Fault]] = defaultdict(list)
-        self.requests: list[tuple[str, dict[str, str]]] = []
-        self.reached = threading.Event()
-
-    def __enter__(self) -> BlobServer:
-        handler = type("Handler", (_Handler,), {"blobs": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        # little is under way, so what has been sent has nearly all been received
-        self._server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 15)
-        self._server.handle_error = lambda *_: None  # clients that go away are expected
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def ranges(self, path: str) -> list[str | None]:
-        """The Range headers of the requests for a path, in order."""
-        return [headers.get("Range") for asked, headers in self.requests if asked == path]
-
-
-class _Handler(BaseHTTPRequestHandler):
-    blobs: BlobServer
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
+    def do_GET(self):  # noqa: N802 http.server calls it
         path = self.path.lstrip("/")
-        fault = self.blobs.faults[path].pop(0) if self.blobs.faults[path] else Fault()
-        self.blobs.requests.append((path, dict(self.headers.items())))
+        fault = self.owner.faults[path].pop(0) if self.owner.faults[path] else Fault()
+        self.owner.requests.append((path, dict(self.headers.items())))
         fault.before()
-        if fault.status is not None or path not in self.blobs.files:
+        if fault.status is not None or path not in self.owner.files:
             self._answer(fault.status or 404, {}, fault.body or b"no", fault)
         elif fault.body is not None:
             self._answer(200, {}, fault.body, fault)
         else:
-            self._serve(self.blobs.files[path], fault)
+            self._serve(self.owner.files[path], fault)
 
     def _serve(self, data: bytes, fault: Fault) -> None:
         headers = {"Last-Modified": email.utils.formatdate(len(data), usegmt=True)}
-        if self.blobs.etag:
+        if self.owner.etag:
             headers["ETag"] = f'"{sha256(data).hexdigest()[:16]}"'
-        md5_of_all = {"Content-MD5": b64encode(md5(data).digest()).decode()} if self.blobs.content_md5 else {}
+        md5_of_all = {"Content-MD5": b64encode(md5(data).digest()).decode()} if self.owner.content_md5 else {}
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         condition = self.headers.get("If-Range", headers.get("ETag"))
         if not asked or fault.ignore_range or condition not in (headers.get("ETag"), headers["Last-Modified"]):
@@ -111,14 +80,32 @@ class _Handler(BaseHTTPRequestHandler):
         if stops or fault.headers:
             self.close_connection = True
         if stops:
-            self.blobs.reached.set()
+            self.owner.reached.set()
         if fault.cut_at is not None:  # linger 0: the close is a reset
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         if fault.stall_at is not None:
             self.connection.recv(1)  # returns when the client has gone
 
-    def log_message(self, *_: object) -> None:
-        pass
+
+class BlobServer(Loopback):
+    """Serves `files`, path -> bytes; `requests` lists (path, headers); `reached` is set when a fault's byte is sent."""
+
+    handler = _Handler
+
+    def __init__(self, files: dict[str, bytes], etag: bool = True, content_md5: bool = True):
+        self.files, self.etag, self.content_md5 = dict(files), etag, content_md5
+        self.faults: dict[str, list[Fault]] = defaultdict(list)
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        self.reached = threading.Event()
+
+    def prepare(self, server: ThreadingHTTPServer) -> None:
+        # little is under way, so what has been sent has nearly all been received
+        server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 15)
+        server.handle_error = lambda *_: None  # clients that go away are expected
+
+    def ranges(self, path: str) -> list[str | None]:
+        """The Range headers of the requests for a path, in order."""
+        return [headers.get("Range") for asked, headers in self.requests if asked == path]
 
 
 class RawServer:
