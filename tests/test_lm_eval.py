@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import picogpt
 from picogpt.errors import UserError
 from picogpt.insight import harness
 from picogpt.insight.harness import Generation, HarnessModel
@@ -54,7 +55,7 @@ def asked(*arguments):
 
 def test_loglikelihoods_of_continuations(lm):
     model = lm.model
-    texts = [("Good morrow, my", " lord"), ("ROMEO:", "\nI am a ban"), ("To be, or not to", " potato")]
+    texts = [("Good morrow, my", " lord"), ("ROMEO:", model.generate("ROMEO:", 5)), ("To be, or not to", " potato")]
     requests = [(pair, model.encode(pair[0]), model.encode(pair[1])) for pair in texts]
     found = lm._loglikelihood_tokens(requests, disable_tqdm=True)
     for ((context, continuation), before, after), (log_probability, is_greedy) in zip(requests, found, strict=True):
@@ -232,6 +233,8 @@ def tasks(tmp_path_factory):
         {"text": before, "choices": [other, word, "the"], "answer": 1}
         for (before, _, word), (_, _, other) in zip(words, words[1:] + words[:1], strict=True)
     ]
+    until = ["b", "\n\n"]
+    answer = picogpt.load(SHAKESPEARE).generate("ROMEO:", 20, stop=until)
     return [
         task(
             here / "choices.jsonl", questions, output_type="multiple_choice", doc_to_text="{{text}}",
@@ -249,9 +252,9 @@ def tasks(tmp_path_factory):
             metric_list=[{"metric": "word_perplexity"}, {"metric": "bits_per_byte"}],
         ),
         task(
-            here / "texts.jsonl", [{"text": text, "answer": "\nI am a "} for text in ("ROMEO:", *LINES)],
+            here / "texts.jsonl", [{"text": text, "answer": answer} for text in ("ROMEO:", *LINES)],
             output_type="generate_until", doc_to_text="{{text}}", doc_to_target="{{answer}}",
-            generation_kwargs={"until": ["b", "\n\n"], "max_gen_toks": 20}, metric_list=[{"metric": "exact_match"}],
+            generation_kwargs={"until": until, "max_gen_toks": 20}, metric_list=[{"metric": "exact_match"}],
         ),
     ]  # fmt: skip
 
