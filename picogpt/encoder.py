@@ -22,7 +22,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from heapq import heappop, heappush
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -247,11 +247,13 @@ class Encoder:
             raise UserError(
                 f"the text holds a lone surrogate, U+{ord(word[error.start]):04X}, which is not a character: remove it"
             ) from None
+        tokens = self._merge(word_bytes.decode("latin-1").translate(SYMBOL_OF))
         try:
-            return [self.encoder[token] for token in self._merge(word_bytes.decode("latin-1").translate(SYMBOL_OF))]
+            return [self.encoder[token] for token in tokens]
         except KeyError as error:
+            missing = quoted(_characters(word, tokens, tokens.index(error.args[0])))
             raise UserError(
-                f"{quoted(word)} cannot be encoded with this vocabulary, which has no token {error.args[0]!r}"
+                f"{quoted(word)} cannot be encoded with this vocabulary, which has no token for {missing}"
             ) from None
 
     def _merge(self, word: str) -> list[str]:
@@ -261,6 +263,14 @@ class Encoder:
     def _pairs(self) -> tuple[list[Pair], dict[Pair, int]]:
         pairs = [(left, right) for left, right in (merge.split(" ") for merge in self.bpe_ranks)]
         return pairs, {pair: rank for rank, pair in enumerate(pairs)}
+
+
+def _characters(word: str, tokens: list[str], i: int) -> str:
+    """The characters of a word that token i, written in symbols, stands for. It may be a part of one only."""
+    start = len("".join(tokens[:i]))  # in bytes, as the next two
+    ends = accumulate(len(character.encode("utf-8", errors="surrogateescape")) for character in word)
+    bounds = pairwise([0, *ends])
+    return "".join(c for c, (a, b) in zip(word, bounds, strict=True) if a < start + len(tokens[i]) and start < b)
 
 
 def _tokens_by_id(vocabulary: dict[str, int]) -> dict[int, str]:

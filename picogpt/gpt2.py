@@ -199,9 +199,9 @@ def transformer_block(
 
 def hidden_states(
     inputs: ArrayLike, wte: Array, wpe: Array, blocks: list[Params], ln_f: Params, n_head: int,
-    kv_cache: KVCache | None = None, n_last: int | None = None,
+    kv_cache: KVCache | None = None, n_last: int | None = None, lm_head: Array | None = None,
 ) -> Array:  # [..., n_seq] -> [..., n_seq, n_embd], or [..., n_last, n_embd]  # fmt: skip
-    """The model without its head. The new positions follow those in the cache and are added to it.
+    """The model without its head, lm_head or wte. The new positions follow those in the cache and are added to it.
 
     With n_last, only the last n_last positions are wanted, and the last block skips work that only the others need.
 
@@ -225,18 +225,24 @@ def hidden_states(
 
 def gpt2(
     inputs: ArrayLike, wte: Array, wpe: Array, blocks: list[Params], ln_f: Params, n_head: int,
-    kv_cache: KVCache | None = None,
+    kv_cache: KVCache | None = None, lm_head: Array | None = None,
 ) -> Array:  # [..., n_seq] -> [..., n_seq, n_vocab]  # fmt: skip
     """The logits of the token after each position in `inputs`.
 
     With a cache, `inputs` are only the new tokens; earlier ones are not computed again.
     """
     x = hidden_states(inputs, wte, wpe, blocks, ln_f, n_head, kv_cache)
-    return logits(x, wte)
+    return logits(x, wte if lm_head is None else lm_head)
 
 
-def logits(x: Array, wte: Array) -> Array:  # [..., n_embd] -> [..., n_vocab]
-    return matmul(x.reshape(-1, x.shape[-1]), wte.T).reshape(*x.shape[:-1], -1)
+def logits(x: Array, head: Array) -> Array:  # [..., n_embd], [n_vocab, n_embd] -> [..., n_vocab]
+    return matmul(x.reshape(-1, x.shape[-1]), head.T).reshape(*x.shape[:-1], -1)
+
+
+def head_of(params: Params) -> Array:  # -> [n_vocab, n_embd]
+    """What hidden states are multiplied by: wte, as in GPT-2, unless a model has a head of its own, lm_head."""
+    head: Array = params["lm_head" if "lm_head" in params else "wte"]
+    return head
 
 
 class KVCache:
@@ -368,7 +374,7 @@ def next_logits(
         new = new[..., PREFILL_CHUNK:]
     x = share(run, new, kv_cache)
     with np.errstate(all="ignore"):
-        return logits(x, params["wte"])
+        return logits(x, head_of(params))
 
 
 def start(
@@ -450,7 +456,7 @@ def choosers(inputs: Sequence[int], params: Params, n_head: int, sampling: Sampl
     def again(ids: list[int]) -> Array:  # [n_seq] -> [n_vocab]
         with np.errstate(all="ignore"):
             x = hidden_states(ids, **params, n_head=n_head, n_last=1)
-            last: Array = logits(x, params["wte"])[-1]
+            last: Array = logits(x, head_of(params))[-1]
         return last
 
     rngs = sampling.rngs(n_texts)

@@ -81,13 +81,13 @@ def embed(inputs, wte):  # [..., n_seq], [n_vocab, n_embd] -> [..., n_seq, n_emb
     return xp.reshape(xp.take(wte, xp.reshape(ids, (-1,)), axis=0), (*ids.shape, wte.shape[-1]))
 
 
-def gpt2(inputs, wte, wpe, blocks, ln_f, n_head):  # [..., n_seq] -> [..., n_seq, n_vocab]
+def gpt2(inputs, wte, wpe, blocks, ln_f, n_head, lm_head=None):  # [..., n_seq] -> [..., n_seq, n_vocab]
     """The logits: for each position, a score for every token of the vocabulary as the next one."""
     x = embed(inputs, wte)  # what each token is: [..., n_seq, n_embd]
     x = x + wpe[: x.shape[-2], :]  # and where it stands: [n_seq, n_embd]
     for block in blocks:
         x = transformer_block(x, **block, n_head=n_head)
-    return layer_norm(x, **ln_f) @ wte.T  # [..., n_seq, n_vocab]
+    return layer_norm(x, **ln_f) @ (wte if lm_head is None else lm_head).T  # [..., n_seq, n_vocab]; GPT-2 has wte
 
 
 def generate(inputs, params, n_head, n_tokens_to_generate):  # a list of ids -> the list of ids that follow

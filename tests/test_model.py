@@ -19,6 +19,7 @@ SHAPES = [
     {"n_vocab": 50, "n_ctx": 80, "n_embd": 64, "n_head": 1, "n_layer": 1},
     {"n_vocab": 300, "n_ctx": 100, "n_embd": 160, "n_head": 5, "n_layer": 4},
     {"n_vocab": 10007, "n_ctx": 1024, "n_embd": 64, "n_head": 4, "n_layer": 2},
+    {"n_vocab": 97, "n_ctx": 32, "n_embd": 24, "n_head": 2, "n_layer": 1, "own_head": True},
 ]
 
 
@@ -71,12 +72,13 @@ def their_gpt2(torch, hparams):
     config = transformers.GPT2Config(
         vocab_size=hparams["n_vocab"], n_positions=hparams["n_ctx"], n_embd=hparams["n_embd"],
         n_head=hparams["n_head"], n_layer=hparams["n_layer"], bos_token_id=0, eos_token_id=0,
+        tie_word_embeddings="own_head" not in hparams,
     )  # fmt: skip
     model = transformers.GPT2LMHeadModel(config).eval()
     tensors = store.random_tensors(hparams, seed=0, std=0.2)
     state = {name_in_transformers(name): torch.from_numpy(tensor) for name, tensor in tensors}
     missing, unexpected = model.load_state_dict(state, strict=False)
-    assert (missing, unexpected) == (["lm_head.weight"], [])  # the head is wte
+    assert (missing, unexpected) == ([] if "own_head" in hparams else ["lm_head.weight"], [])
 
     def logits(ids):
         with torch.no_grad():
@@ -86,6 +88,8 @@ def their_gpt2(torch, hparams):
 
 
 def name_in_transformers(name):
+    if name == "lm_head":
+        return "lm_head.weight"
     name = re.sub(r"^h(\d+)/", r"h/\1/", name).replace("/", ".")
     name = re.sub(r"\.b$", ".bias", name)
     return "transformer." + re.sub(r"(\.[gw]|(?<=wte)|(?<=wpe))$", ".weight", name)

@@ -107,20 +107,21 @@ def compiled(state):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"bias": False}, {"mask": True}, {"state": compiled, "bias": False}],
-    ids=["nanoGPT", "without biases", "with masks, as minGPT", "compiled"],
+    [{}, {"bias": False}, {"mask": True, "tied": False}, {"state": compiled, "bias": False}],
+    ids=["nanoGPT", "without biases", "with masks and a head, as minGPT", "compiled"],
 )
 def test_logits_are_those_of_pytorch(tmp_path, options):
     directory, expected = made(tmp_path, **options)
     model = picogpt.load(directory)
-    assert model.hparams == TINY
+    assert model.hparams == TINY | ({} if options.get("tied", True) else {"own_head": True})
     np.testing.assert_allclose(model.logits(IDS), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_padded_vocabulary_is_cut_to_the_tokens(tmp_path):
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_padded_vocabulary_is_cut_to_the_tokens(tmp_path, tied):
     lines = LINES.replace("50257", "1001").replace("50304", "1024")
     assert lines != LINES and PADDING == 64 and -(-50257 // PADDING) * PADDING == 50304
-    directory, expected = made(tmp_path, lines=lines)
+    directory, expected = made(tmp_path, lines=lines, tied=tied)
     vocabulary = json.loads((directory / "vocab.json").read_text())
     few = {token: i for token, i in vocabulary.items() if i < 1001}
     (directory / "vocab.json").write_text(json.dumps(few))
@@ -129,9 +130,11 @@ def test_a_padded_vocabulary_is_cut_to_the_tokens(tmp_path):
     np.testing.assert_allclose(model.logits(IDS), expected[:, :1001], rtol=1e-4, atol=1e-4)
 
 
-def test_a_separate_head_is_refused(tmp_path):
+def test_a_head_that_the_config_does_not_name_is_refused(tmp_path):
     directory, _ = made(tmp_path, tied=False)
-    with pytest.raises(UserError, match="a separate head is not supported"):
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    with pytest.raises(UserError, match='found another: if the model has .* "tie_word_embeddings": false into config'):
         picogpt.load(directory)
 
 

@@ -26,7 +26,7 @@ SMALL, DEFAULT = Shape(), Settings()
 def main(
     text_file: str | None = None, *, output_dir: str | None = None, resume: bool = False,
     settings_file: str | None = None, recipe: str | None = None, sweep: str | None = None,
-    tokenizer: str = "characters", held_out: float = 0.1, shape: Shape = SMALL, start_from: str | None = None,
+    tokenizer: str | None = None, held_out: float = 0.1, shape: Shape = SMALL, start_from: str | None = None,
     settings: Settings = DEFAULT, evaluate_every: int = 250, sample: str | None = None, n_threads: int | None = None,
 ) -> None:  # fmt: skip
     """Train a GPT-2 on a text, with NumPy on all cores.
@@ -44,13 +44,13 @@ def main(
             one core, in a directory of its own in output_dir, n_threads of them at a time
 
     Text:
-        tokenizer: characters, bytes, a number of tokens for a byte-level BPE that is learnt from the text, or the name
-            of a model whose tokenizer is taken
+        tokenizer: characters (by default), bytes, a number of tokens for a byte-level BPE that is learnt from the text,
+            or the name of a model whose tokenizer is taken
         held_out: the part at the end of the text that is not trained on, but evaluated
 
     Model:
         shape: the size of a new model
-        start_from: a model whose weights are trained further, with its tokenizer, instead of a new one
+        start_from: a model whose weights are trained further, with its size and its tokenizer, instead of a new one
 
     Training:
         settings: how the model is trained
@@ -102,7 +102,9 @@ def begin(directory: Path, asked: Mapping[str, Any], shape: Shape) -> None:
     if asked["start_from"]:
         origin = open_model(asked["start_from"])
         encoder, hparams = origin.encoder, origin.hparams
+        asked = {**asked, **size_of(origin, asked)}
     else:
+        asked = {**asked, "tokenizer": asked["tokenizer"] or "characters"}
         encoder = tokenizer_for(asked["tokenizer"], *texts)
         hparams = checked_hparams({"n_vocab": 1 + max(encoder.decoder), **asdict(shape)}, directory)
     if asked["sample"] is not None:
@@ -111,6 +113,19 @@ def begin(directory: Path, asked: Mapping[str, Any], shape: Shape) -> None:
     for name, ids in tokens.items():
         check_length(name, ids, min(shape.n_ctx, hparams["n_ctx"]))
     save_new(directory, encoder, hparams, tokens, asked)
+
+
+def size_of(origin: Model, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The size of the model that is trained further. Raises UserError if another one, or a tokenizer, is asked for."""
+    beside = f"beside --start_from {asked['start_from']}"
+    if (found := asked["tokenizer"]) is not None:
+        raise UserError(f"--tokenizer: expected none {beside}, whose own is taken, found {found}: leave it out")
+    size = asdict(SMALL) | origin.hparams
+    for name, default in asdict(SMALL).items():
+        if (found := asked[name]) not in (size[name], default) and (name != "n_ctx" or found > size[name]):
+            or_less = " or less" if name == "n_ctx" else ""
+            raise UserError(f"--{name}: expected {size[name]}{or_less} {beside}, found {found}: leave it out")
+    return {name: size[name] for name in asdict(SMALL)} | {"n_ctx": min(asked["n_ctx"], size["n_ctx"])}
 
 
 def check_length(name: str, ids: Array, n_ctx: int) -> None:

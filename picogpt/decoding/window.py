@@ -26,7 +26,7 @@ from picogpt.choosing import Chooser
 from picogpt.decoding import lookahead as ahead
 from picogpt.decoding.lookahead import Guesser, PromptLookup
 from picogpt.errors import UserError
-from picogpt.gpt2 import Start, Watch, check_ids, check_length, hidden_states, logits, start
+from picogpt.gpt2 import Start, Watch, check_ids, check_length, head_of, hidden_states, logits, start
 from picogpt.sampling import GREEDY, Sampling
 
 WINDOWS = ("crop", "half")
@@ -143,7 +143,7 @@ def again(params: Params, n_head: int, window: str) -> Callable[[list[int]], Arr
     def compute(ids: list[int]) -> Array:
         shown = seen(ids, len(params["wpe"]), window)
         with np.errstate(all="ignore"):
-            at: Array = logits(hidden_states(shown, **params, n_head=n_head, n_last=1), params["wte"])[-1]
+            at: Array = logits(hidden_states(shown, **params, n_head=n_head, n_last=1), head_of(params))[-1]
         return at
 
     return compute

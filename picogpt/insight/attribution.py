@@ -2,14 +2,15 @@
 
 The last residual stream x is the sum of what the embeddings, heads, MLPs and biases wrote into it. A logit is
 
-    logit = ln_f(x) @ wte[token] = ((x - mean(x)) / scale * g + b) @ wte[token]
+    logit = ln_f(x) @ head[token] = ((x - mean(x)) / scale * g + b) @ head[token]
 
 For a given x the scale is one number, so this is linear in x, and each part c of the sum adds
 
-    (c - mean(c)) / scale * g @ wte[token]
+    (c - mean(c)) / scale * g @ head[token]
 
-and ln_f's own bias adds b @ wte[token]. What a part does to later parts is counted as theirs: this is the direct effect
-only (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; TransformerLens calls it logit_attrs).
+and ln_f's own bias adds b @ head[token]; the head is wte, unless a model has its own. What a part does to later parts
+is counted as theirs: this is the direct effect only (Elhage et al. 2021, "A Mathematical Framework for Transformer
+Circuits"; TransformerLens calls it logit_attrs).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from picogpt.arrays import Array, Params
+from picogpt.gpt2 import head_of
 
 EPSILON = 1e-5  # gpt2.layer_norm's
 
@@ -86,9 +88,9 @@ def attribute(
     It needs wte, wpe, the last resid_post, logits, and attn.z and mlp.c_proj of all layers. It adds up in float64, so
     that the sum is the logit to the last digits of float32.
     """
-    wte, ln_f, blocks = params["wte"], params["ln_f"], params["blocks"]
+    head, ln_f, blocks = head_of(params), params["ln_f"], params["blocks"]
     x = exact(activation(f"h{len(blocks) - 1}.resid_post")[position])
-    towards = ahead(exact(wte[ids]))  # [n_embd]
+    towards = ahead(exact(head[ids]))  # [n_embd]
     d = towards * ln_f["g"] / np.sqrt(x.var() + EPSILON)
     d -= d.mean()  # (c - mean(c)) @ d is c @ (d - mean(d))
 

@@ -23,7 +23,7 @@ import numpy as np
 from picogpt.arrays import Array, ArrayLike, Params
 from picogpt.choosing import check_finite
 from picogpt.errors import UserError
-from picogpt.gpt2 import check_ids, hidden_states, logits
+from picogpt.gpt2 import check_ids, head_of, hidden_states, logits
 
 ROWS = 128  # positions whose logits are computed at a time
 BATCH_SIZE = 8
@@ -147,16 +147,16 @@ def score_batch(batch: Sequence[Piece], params: Params, n_head: int) -> Iterator
         x = hidden_states(inputs, **params, n_head=n_head, n_last=inputs.shape[1] - first)
     wanted = (slice(end - n_new - first, end - first) for end, (_, n_new) in zip(ends, batch, strict=True))
     x = np.concatenate([x[row, cut] for row, cut in zip(at, wanted, strict=True)])
-    scores = scores_at(x, np.concatenate([ids[-n_new:] for ids, n_new in batch]), params["wte"])
+    scores = scores_at(x, np.concatenate([ids[-n_new:] for ids, n_new in batch]), head_of(params))
     cuts = np.cumsum([n_new for _, n_new in batch])[:-1]
     return map(Scores, *(np.split(array, cuts) for array in scores))
 
 
-def scores_at(x: Array, ids: Array, wte: Array) -> Scores:  # [n, n_embd], [n], [n_vocab, n_embd] -> 2 x [n]
+def scores_at(x: Array, ids: Array, head: Array) -> Scores:  # [n, n_embd], [n], [n_vocab, n_embd] -> 2 x [n]
     """The scores of the tokens `ids` that follow the hidden states x. Only ROWS x n_vocab logits exist at a time."""
     starts = range(0, len(ids), ROWS)
     with np.errstate(all="ignore"):
-        parts = [log_softmax_at(logits(x[s : s + ROWS], wte), ids[s : s + ROWS]) for s in starts]
+        parts = [log_softmax_at(logits(x[s : s + ROWS], head), ids[s : s + ROWS]) for s in starts]
     return Scores(*map(np.concatenate, zip(*parts, strict=True)))
 
 

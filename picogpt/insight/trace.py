@@ -215,7 +215,7 @@ class Trace:
         return [(self._text(i), float(f"{probabilities[i]:.2g}")) for i in ids.tolist()]
 
     def logit_lens(self, positions: Any = slice(None)) -> Array:  # [n_layer + 1, n_positions, n_vocab]
-        """What the model would say if it stopped after each block: the stream through the last layer norm and wte.
+        """What the model would say if it stopped after each block: the stream through the last layer norm and head.
 
         Row 0 is before the first block, the last row is the model's own logits. `positions` is an index: all, by
         default, or -1 for the last one alone, which gives [n_layer + 1, n_vocab]. (nostalgebraist 2020, "interpreting
@@ -237,8 +237,8 @@ class Trace:
         if needed > LIMIT:
             raise UserError(f"the logits of {stream[..., 0].size} hidden states take {in_bytes(needed)}: ask for fewer "
                             "positions")  # fmt: skip
-        wte, ln_f = self.model.params["wte"], self.model.params["ln_f"]
-        lens: Array = gpt2.logits(gpt2.layer_norm(stream, **ln_f), wte)
+        params = self.model.params
+        lens: Array = gpt2.logits(gpt2.layer_norm(stream, **params["ln_f"]), gpt2.head_of(params))
         return lens
 
     def _text(self, token_id: int) -> str:

@@ -77,15 +77,17 @@ def edited(name: str, x: Array, edit: Edit) -> Array:
         raise UserError(f"edit of {name}: expected numbers of shape {list(x.shape)}, found {found}") from None
 
 
-def gpt2(ids: ArrayLike, wte: Array, wpe: Array, blocks: list[Params], ln_f: Params, n_head: int, tap: Tap) -> Array:
-    # [n_seq] -> [n_seq, n_vocab]
+def gpt2(
+    ids: ArrayLike, wte: Array, wpe: Array, blocks: list[Params], ln_f: Params, n_head: int, tap: Tap,
+    lm_head: Array | None = None,
+) -> Array:  # [n_seq] -> [n_seq, n_vocab]  # fmt: skip
     """The logits of the token after each position, as gpt2.gpt2 computes them."""
     ids = np.asarray(ids)
     x = tap("wte", wte[ids]) + tap("wpe", wpe[np.arange(len(ids))])
     for layer, block in enumerate(blocks):
         x = transformer_block(x, **block, n_head=n_head, tap=tap.inside(f"h{layer}"))
     x = tap("ln_f", layer_norm(x, **ln_f))
-    return tap("logits", logits(x, wte))
+    return tap("logits", logits(x, wte if lm_head is None else lm_head))
 
 
 def transformer_block(

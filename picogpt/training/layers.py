@@ -252,32 +252,32 @@ def embedding_backward(dy: Array, inputs: Array, grads: Params) -> None:  # [...
     grads["wte"][ids] += np.add.reduceat(dy.reshape(-1, n_embd)[order], starts)
 
 
-def cross_entropy_forward(x: Array, targets: Array, wte: Array) -> Array:  # [..., n_embd], [...] -> [...]
-    """-log softmax(x wte^T) at each target, and 0 where the target is below 0."""
+def cross_entropy_forward(x: Array, targets: Array, head: Array) -> Array:  # [..., n_embd], [...] -> [...]
+    """-log softmax(x head^T) at each target, and 0 where the target is below 0."""
     rows, ids = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
     losses = np.empty(len(rows), x.dtype)
-    for block in row_blocks(len(rows), len(wte)):
-        losses[block] = softmax_and_losses(rows[block] @ wte.T, ids[block])
+    for block in row_blocks(len(rows), len(head)):
+        losses[block] = softmax_and_losses(rows[block] @ head.T, ids[block])
     return losses.reshape(targets.shape)
 
 
-def cross_entropy_backward(x: Array, targets: Array, wte: Array, dwte: Array) -> tuple[Array, Array]:
+def cross_entropy_backward(x: Array, targets: Array, head: Array, dhead: Array) -> tuple[Array, Array]:
     # [..., n_embd], [...] -> [...], [..., n_embd]
-    """The losses, and dx of their sum: dlogits = softmax(logits) - one_hot(target), dx = dlogits wte.
+    """The losses, and dx of their sum: dlogits = softmax(logits) - one_hot(target), dx = dlogits head.
 
-    The gradient of wte is added to dwte. The logits of a block of rows are computed, used and forgotten.
+    The gradient of the head is added to dhead. The logits of a block of rows are computed, used and forgotten.
     """
     rows, ids = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
     losses, dx = np.empty(len(rows), x.dtype), np.empty_like(rows)
-    for block in row_blocks(len(rows), len(wte)):
-        dlogits = rows[block] @ wte.T  # [n_rows, n_vocab], still the logits
+    for block in row_blocks(len(rows), len(head)):
+        dlogits = rows[block] @ head.T  # [n_rows, n_vocab], still the logits
         losses[block] = softmax_and_losses(dlogits, ids[block])
         dlogits[np.arange(len(dlogits)), ids[block]] -= 1
         dlogits[ids[block] < 0] = 0
-        np.matmul(dlogits, wte, out=dx[block])
-        for start in range(0, len(wte), COLUMNS):
+        np.matmul(dlogits, head, out=dx[block])
+        for start in range(0, len(head), COLUMNS):
             columns = slice(start, start + COLUMNS)
-            dwte[columns] += dlogits[:, columns].T @ rows[block]
+            dhead[columns] += dlogits[:, columns].T @ rows[block]
     return losses.reshape(targets.shape), dx.reshape(x.shape)
 
 
@@ -294,6 +294,6 @@ def softmax_and_losses(logits: Array, targets: Array) -> Array:  # [n_rows, n_vo
 
 
 def row_blocks(n_rows: int, n_vocab: int) -> Iterator[slice]:
-    """Rows whose logits are computed at a time: few for the cache, more if wte is large and is read for each block."""
+    """Rows whose logits are computed at a time: few for the cache, more if the head, read for each, is large."""
     size = min(max(n_vocab // 64, 64), 256)
     return (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))

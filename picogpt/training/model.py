@@ -1,6 +1,6 @@
 """The loss of GPT-2 and its gradient: the layers of layers.py, forward and then backward in reverse order.
 
-`params` is the tree of weights that inference uses. Gradients are a tree of the same form. The head is wte, so wte gets
+`params` is the tree of weights that inference uses. Gradients are a tree of the same form. If the head is wte, wte gets
 gradients from both ends.
 """
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from picogpt.arrays import Array, ArrayLike, Params
+from picogpt.gpt2 import head_of
 from picogpt.training.layers import (
     Saved,
     attention_backward,
@@ -71,7 +72,7 @@ def losses(params: Params, inputs: Array, targets: Array, n_head: int) -> Array:
     for block in params["blocks"]:
         x, _ = block_forward(x, **block, n_head=n_head)
     x, _ = layer_norm_forward(x, **params["ln_f"])
-    return cross_entropy_forward(x, targets, params["wte"])
+    return cross_entropy_forward(x, targets, head_of(params))
 
 
 def add_grads(
@@ -86,7 +87,7 @@ def add_grads(
         x, s = block_forward(x, **block, n_head=n_head, dropout=dropout, rng=rng)
         saved.append(s)
     x, normed = layer_norm_forward(x, **params["ln_f"])
-    losses, dx = cross_entropy_backward(x, targets, params["wte"], grads["wte"])
+    losses, dx = cross_entropy_backward(x, targets, head_of(params), head_of(grads))
     dx = layer_norm_backward(dx, normed, params["ln_f"]["g"], grads["ln_f"])
     for block, grad in zip(reversed(params["blocks"]), reversed(grads["blocks"]), strict=True):
         dx = block_backward(dx, saved.pop(), **block, grads=grad)

@@ -16,12 +16,14 @@ class Shape:
     n_head: attention heads
     n_embd: the width of hidden states, a multiple of n_head
     n_ctx: the positions that it sees, and the length of a window
+    own_head: compute logits with a matrix of its own, lm_head, and not with that of the embedding, as GPT-2 does
     """
 
     n_layer: int = 6
     n_head: int = 6
     n_embd: int = 192
     n_ctx: int = 256
+    own_head: bool = False
 
 
 @dataclass(frozen=True)

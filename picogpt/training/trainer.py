@@ -170,4 +170,5 @@ def checked_n_ctx(n_ctx: int | None, most: int) -> int:
 def hparams_of(params: Params, n_head: int) -> dict[str, int]:
     """The hyperparameters that a tree of weights implies."""
     (n_vocab, n_embd), n_ctx = params["wte"].shape, len(params["wpe"])
-    return {"n_vocab": n_vocab, "n_ctx": n_ctx, "n_embd": n_embd, "n_head": n_head, "n_layer": len(params["blocks"])}
+    sizes = {"n_vocab": n_vocab, "n_ctx": n_ctx, "n_embd": n_embd, "n_head": n_head, "n_layer": len(params["blocks"])}
+    return sizes | ({"own_head": True} if "lm_head" in params else {})

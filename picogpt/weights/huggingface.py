@@ -32,7 +32,7 @@ EXPECTED: dict[str, tuple[Any, ...]] = {
     "scale_attn_weights": (True,),
     "scale_attn_by_inverse_layer_idx": (False,),
     "add_cross_attention": (False,),
-    "tie_word_embeddings": (True,),
+    "tie_word_embeddings": (True, False),
     "quantization_config": (None,),
 }
 HPARAMS = {
@@ -62,7 +62,8 @@ class Checkpoint(Source):
             if (found := config.get(key, values[0])) not in values:
                 raise _refused(path, key, " or ".join(map(repr, values)), found)
         sizes = {name: config.get(key, openai.HPARAMS["124M"][name]) for name, key in HPARAMS.items()}
-        hparams = checked_hparams(sizes, path, HPARAMS)
+        own_head = not config.get("tie_word_embeddings", True)
+        hparams = checked_hparams(sizes | {"own_head": own_head}, path, HPARAMS)
         if (found := config.get("n_inner")) not in (None, 4 * hparams["n_embd"]):
             raise _refused(path, "n_inner", "4 * n_embd", found)
         return hparams

@@ -23,14 +23,18 @@ MOST_PARAMETERS = 1 << 35  # 137 GB
 def checked_hparams(values: Mapping[str, Any], where: Path, keys: Mapping[str, str] | None = None) -> dict[str, int]:
     """{"n_vocab", "n_ctx", "n_embd", "n_head", "n_layer"} from an object that may contain anything.
 
-    `keys` maps them to the file's own names, if these differ. Raises UserError if one makes no sense, before anything
-    of that size is allocated.
+    A model whose head is not wte has "own_head": True as well. `keys` maps the names to those of the file, if these
+    differ. Raises UserError if one makes no sense, before anything of that size is allocated.
     """
     for name, limit in LIMITS.items():
         value, key = values.get(name), (keys or {}).get(name, name)
         if type(value) is not int or not 1 <= value <= limit:
             raise UserError(f"{where}: expected a whole number from 1 to {limit} as {key}, found {files.quoted(value)}")
     hparams = {name: values[name] for name in HPARAMS}
+    if type(own_head := values.get("own_head", False)) is not bool:
+        raise UserError(f"{where}: expected true or false as own_head, found {files.quoted(own_head)}")
+    if own_head:
+        hparams["own_head"] = True
     if hparams["n_embd"] % hparams["n_head"]:
         raise UserError(f"{where}: expected n_head to divide n_embd {hparams['n_embd']}, found {hparams['n_head']}")
     if (n_parameters := n_bytes(hparams) // 4) > MOST_PARAMETERS:
@@ -39,7 +43,7 @@ def checked_hparams(values: Mapping[str, Any], where: Path, keys: Mapping[str, s
 
 
 def param_shapes(hparams: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of a model, as in OpenAI's model.py: 4 + 12 * n_layer of them."""
+    """Name and shape of every tensor of a model, as in OpenAI's model.py: 4 + 12 * n_layer, or with a head one more."""
     n_embd = hparams["n_embd"]
     shapes: dict[str, tuple[int, ...]] = {
         "wte": (hparams["n_vocab"], n_embd),
@@ -53,7 +57,8 @@ def param_shapes(hparams: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
         shapes |= _affine(f"{block}/ln_2", n_embd)
         shapes |= _matrix(f"{block}/mlp/c_fc", n_embd, 4 * n_embd)
         shapes |= _matrix(f"{block}/mlp/c_proj", 4 * n_embd, n_embd)
-    return shapes | _affine("ln_f", n_embd)
+    shapes |= _affine("ln_f", n_embd)
+    return shapes | ({"lm_head": shapes["wte"]} if hparams.get("own_head") else {})
 
 
 def _affine(name: str, n: int) -> dict[str, tuple[int, ...]]:

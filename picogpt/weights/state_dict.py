@@ -5,7 +5,7 @@ transformers, nanoGPT and minGPT name them alike, "transformer.h.0.attn.c_attn.w
 - the prefix "_orig_mod." of a compiled model
 - matrices as [n_out, n_in], as torch.nn.Linear has them; transformers keeps OpenAI's [n_in, n_out]
 - no biases at all, if the model was trained without them: they are zeros
-- more rows of wte than tokens: nanoGPT rounds their number up to a multiple of PADDING
+- more rows of wte and lm_head than tokens: nanoGPT rounds their number up to a multiple of PADDING
 """
 
 from __future__ import annotations
@@ -50,16 +50,20 @@ class StateDict:
             self.places[name] = file, key
 
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Raise UserError if names, shapes or dtypes are not those of the model, or if its head is not wte."""
+        """Raise UserError if names, shapes or dtypes are not those of the model, or if its head is another."""
         weights = {key for key in self.places if not re.fullmatch(MASK, key)}
         expected = {key_of(name): self._stored(name, shape) for name, shape in shapes.items()}
         if not any(key.endswith(".bias") for key in weights):
             expected = {key: shape for key, shape in expected.items() if not key.endswith(".bias")}
-        check_names(expected, weights - {HEAD}, self.directory)
+        tied = weights & {HEAD} - expected.keys()
+        check_names(expected, weights - tied, self.directory)
         for key, shape in expected.items():
             self._check_tensor(key, shape)
-        if HEAD in weights and not np.array_equal(self._read(HEAD), self._read("wte.weight")):
-            raise UserError(f"{self.directory}: {HEAD} differs from wte.weight: a separate head is not supported")
+        if tied and not np.array_equal(self._read(HEAD), self._read("wte.weight")):
+            raise UserError(
+                f"{self.directory}: expected {HEAD} equal to wte.weight, found another: if the model has a head of its "
+                'own, write "tie_word_embeddings": false into config.json'
+            )
 
     def _check_tensor(self, key: str, shape: tuple[int, ...]) -> None:
         file, full_key = self.places[key]
@@ -75,14 +79,15 @@ class StateDict:
         tensor = self._read(key)
         if name.endswith("/w") and self._is_transposed:
             return tensor.T
-        return tensor[: shape[0]]  # wte without its padding
+        return tensor[: shape[0]]  # wte and lm_head without their padding
 
     def _stored(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape in which a tensor of the model is stored."""
         if name.endswith("/w") and self._is_transposed:
             return shape[::-1]
         padded = -(-shape[0] // PADDING) * PADDING
-        return (padded, *shape[1:]) if name == "wte" and self._shape("wte.weight")[:1] == (padded,) else shape
+        is_padded = name in ("wte", "lm_head") and self._shape(key_of(name))[:1] == (padded,)
+        return (padded, *shape[1:]) if is_padded else shape
 
     @property
     def _is_transposed(self) -> bool:

@@ -22,6 +22,7 @@ from picogpt.weights.extras import imported
 PARTS = {
     "wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm", "ln_1": "attn_norm", "attn/c_attn": "attn_qkv",
     "attn/c_proj": "attn_output", "ln_2": "ffn_norm", "mlp/c_fc": "ffn_up", "mlp/c_proj": "ffn_down",
+    "lm_head": "output",
 }  # fmt: skip
 
 

@@ -26,13 +26,22 @@ def write(model: Whole, directory: Path) -> None:
     Raises UserError for a tokenizer that transformers cannot read.
     """
     check_merges(model.encoder)
-    keyed = {PREFIX + state_dict.key_of(name): tensor for name, tensor in model.tensors.items()}
+    keyed = {key_of(name): tensor for name, tensor in model.tensors.items()}
     tensorfile.save(directory / huggingface.WEIGHTS, keyed, {"format": "pt"})
     _save(directory / huggingface.CONFIG, config(model))
     write_vocabulary(model.encoder, directory / "vocab.json")
     write_merges(model.encoder, directory / "merges.txt")
     _save(directory / "tokenizer.json", tokenizer(model.encoder))
     _save(directory / "tokenizer_config.json", tokenizer_config(model))
+
+
+def key_of(name: str) -> str:
+    """The key of a tensor in transformers' GPT2LMHeadModel.
+
+    >>> key_of("ln_f/g"), key_of("lm_head")
+    ('transformer.ln_f.weight', 'lm_head.weight')
+    """
+    return ("" if name == "lm_head" else PREFIX) + state_dict.key_of(name)
 
 
 def check_merges(encoder: Encoder) -> None:
@@ -67,7 +76,7 @@ def config(model: Whole) -> dict[str, Any]:
         "n_ctx": model.hparams["n_ctx"],
         "n_inner": None,
         "resid_pdrop": 0.1,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": "lm_head" not in model.tensors,
         **sizes,
     }
 

@@ -34,6 +34,11 @@ def writer(_: str) -> Callable[[Whole, Path], None]:
     tf = tensorflow("an export for OpenAI's code")
 
     def write(model: Whole, directory: Path) -> None:
+        if "lm_head" in model.tensors:
+            raise UserError(
+                "expected a model whose head is wte, found one with a head of its own, for which OpenAI's format has "
+                "no place: export it with --format hf or gguf"
+            )
         try:
             write_checkpoint(tf, model.tensors, directory)
         except tf.errors.OpError as error:

@@ -88,7 +88,7 @@ def data(trace: Trace) -> dict[str, Any]:
     names = [name_of(model.encoder, token_id) for token_id in ids.tolist()]
     which = which.astype(np.uint32)
     return {
-        "model": {**model.hparams, "n_weights": n_weights(model.params)},
+        "model": {**model.hparams, "own_head": "lm_head" in model.params, "n_weights": n_weights(model.params)},
         "tokens": tokens(trace),
         "ids": ids.tolist(),
         "names": names,  # of the ids that the arrays `which` point to

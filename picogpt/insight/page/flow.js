@@ -2,6 +2,10 @@
 
 function makeFlow() {
   const steps = [...document.querySelectorAll("[data-strip]")].map(makeStep);
+  if (model.own_head) {
+    element("flow-head").textContent = "lm_head";
+    element("flow-list").textContent = "a second list, which this model has for this";
+  }
   element("layer").max = model.n_layer - 1;
   element("layer").addEventListener("input", () => choose({ layer: +element("layer").value }));
   views.push((shown) => {
