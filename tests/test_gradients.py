@@ -313,9 +313,11 @@ def test_loss_of_a_single_target_is_not_divided():
     np.testing.assert_allclose(grads["ln_f"]["b"].sum(), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("own_head", [False, True], ids=["wte as head", "own head"])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_gradient_of_every_tensor_is_that_of_small_steps(dropout, rng):
-    params, (inputs, targets) = tiny_params(), tiny_batch()
+def test_gradient_of_every_tensor_is_that_of_small_steps(dropout, own_head, rng):
+    params, (inputs, targets) = tiny_params(hparams=TINY | {"own_head": own_head}), tiny_batch()
+    assert ("lm_head" in params) == own_head
 
     def found():
         return loss_and_grads(params, inputs, targets, N_HEAD, dropout, np.random.default_rng(2) if dropout else None)
@@ -380,17 +382,19 @@ def assert_close(ours, theirs):
         assert np.linalg.norm(grad - theirs[name]) <= 1e-4 * np.linalg.norm(theirs[name]), name
 
 
-def test_gradient_is_that_of_transformers(monkeypatch):
+@pytest.mark.parametrize("own_head", [False, True], ids=["wte as head", "own head"])
+def test_gradient_is_that_of_transformers(own_head, monkeypatch):
     monkeypatch.undo()
     torch = pytest.importorskip("torch", reason="torch is not installed: transformers runs on it")
     transformers = pytest.importorskip("transformers", reason="transformers is not installed: it is the oracle")
     assert REAL["n_vocab"] > layers.COLUMNS and REAL["n_ctx"] > 2 * layers.QUERIES
-    params, (inputs, targets) = tiny_params(np.float32, REAL, std=0.1), tiny_batch((2,), REAL, 150)
-    sizes = {"vocab_size": REAL["n_vocab"], "n_positions": REAL["n_ctx"]}
+    params = tiny_params(np.float32, REAL | {"own_head": own_head}, std=0.1)
+    inputs, targets = tiny_batch((2,), REAL, 150)
+    sizes = {"vocab_size": REAL["n_vocab"], "n_positions": REAL["n_ctx"], "tie_word_embeddings": not own_head}
     config = transformers.GPT2Config(**sizes, **{name: REAL[name] for name in ("n_embd", "n_head", "n_layer")})
     theirs = transformers.GPT2LMHeadModel(config).eval()
-    leaves = {"g": "weight", "w": "weight", "b": "bias", "wte": "wte.weight", "wpe": "wpe.weight"}
-    parameters = dict(theirs.transformer.named_parameters())
+    leaves = {"g": "weight", "w": "weight", "b": "bias", "wte": "wte.weight", "wpe": "wpe.weight", "lm_head": "lm_head"}
+    parameters = {**dict(theirs.transformer.named_parameters()), "lm_head": theirs.lm_head.weight}
     keys = {}
     for name, tensor in flat(params):
         *path, leaf = name.replace("h", "h.", 1).split("/") if name[0] == "h" else name.split("/")

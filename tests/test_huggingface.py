@@ -88,7 +88,14 @@ def test_logits_are_those_of_transformers_in_every_dtype(transformers, tmp_path,
         {"max_shard_size": "50KB"},
         {"config": {"tie_word_embeddings": False}},
     ],
-    ids=["another shape", "another name of the same activation", "n_inner spelt out", "no head", "several files", "own head"],
+    ids=[
+        "another shape",
+        "another name of the same activation",
+        "n_inner spelt out",
+        "no head",
+        "several files",
+        "own head",
+    ],
 )
 def test_logits_are_those_of_transformers_in_every_form(transformers, tmp_path, settings):
     expected = save_pretrained(transformers, tmp_path / "gpt2", **settings)
