@@ -19,6 +19,7 @@ from picogpt.encoder import (
     ID_LIMIT,
     LONG_WORD,
     PATTERN,
+    SYMBOL_OF,
     Encoder,
     bytes_to_unicode,
     get_encoder,
@@ -188,6 +189,26 @@ def test_an_unknown_id_is_named(encoder, unknown):
 def test_a_character_outside_the_vocabulary_is_named():
     with pytest.raises(UserError, match="'b' cannot be encoded"):
         Encoder({"a": 0}, []).encode("b")
+
+
+@pytest.mark.parametrize(
+    ("text", "lacking", "named"),
+    [
+        ("aé", "Ã", "é"),  # its first byte
+        ("aéa", "©", "é"),  # its second byte
+        ("a€é", "â", "€"),  # three bytes, before it one, after it two
+        ("€aé", "Ã", "é"),
+        ("aab", "aab", "aab"),  # a merge of three characters
+        ("€éaa", "aa", "aa"),
+        ("a\udcff", "ÿ", "\\udcff"),  # a byte that is no text
+    ],
+)
+def test_what_has_no_token_is_named_in_characters(text, lacking, named):
+    merges = ["a a", "aa b"]
+    vocabulary = {token: i for i, token in enumerate([*SYMBOL_OF.values(), "aa", "aab"]) if token != lacking}
+    with pytest.raises(UserError) as caught:
+        Encoder(vocabulary, merges).encode(text)
+    assert str(caught.value).endswith(f"cannot be encoded with this vocabulary, which has no token for '{named}'")
 
 
 def test_merging_a_long_word_takes_few_steps(encoder, openai):

@@ -57,7 +57,7 @@ def plain(model, ids):  # [n_seq] -> [n_seq, n_vocab]
 
 
 def greedy(model, ids, n, n_ctx=None):
-    """n tokens, each the likeliest after the last n_ctx ones, without a cache."""
+    """The n tokens that follow, each the likeliest after the last n_ctx ones, without a cache."""
     ids = list(ids)
     for _ in range(n):
         ids.append(int(plain(model, ids[-n_ctx:] if n_ctx else ids)[-1].argmax()))

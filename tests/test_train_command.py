@@ -104,6 +104,24 @@ def test_training_starts_from_another_model(text, capsys):
     origin, tuned = picogpt.load("shakespeare", SHAKESPEARE.parent), picogpt.load("./out")
     assert tuned.hparams == origin.hparams and tuned.encode(TEXT) == origin.encode(TEXT)
     assert np.allclose(tuned.params["wte"], origin.params["wte"], atol=1e-6)
+    stored = presets.read_toml(text / "out" / "settings.toml")
+    assert {name: stored[name] for name in ("n_layer", "n_head", "n_embd", "n_ctx", "own_head")} == {
+        "n_layer": 6, "n_head": 6, "n_embd": 192, "n_ctx": 16, "own_head": False,
+    }  # fmt: skip
+    assert "tokenizer" not in stored
+
+
+def test_a_smaller_context_or_the_same_size_may_stand_beside_start_from(text, capsys):
+    run("text.txt", "--output_dir", "first", *SMALL)
+    run("text.txt", "--output_dir", "second", "--start_from", "./first", *SMALL[:6], "--n_ctx", "8", *SMALL[8:])
+    assert presets.read_toml(text / "second" / "settings.toml")["n_ctx"] == 8
+    assert picogpt.load("./second").hparams["n_ctx"] == 16
+    run("text.txt", "--output_dir", "third", "--start_from", "./first", *SMALL[8:])
+    stored = presets.read_toml(text / "third" / "settings.toml")
+    assert [stored[name] for name in ("n_layer", "n_head", "n_embd", "n_ctx")] == [1, 2, 16, 16]
+    run("--output_dir", "third", "--resume")
+    with pytest.raises(UserError, match="--n_layer: expected 1, with which the run in third was started, found 6"):
+        run("--output_dir", "third", "--resume", "--n_layer", "6")
 
 
 def test_settings_come_from_flags_before_files_before_recipes(text, monkeypatch):
@@ -136,6 +154,7 @@ def test_a_recipe_fills_in_the_settings_of_a_paper(name):
         assert 4e9 + (settings.steps - settings.growth_steps) * 256 * 2048 == pytest.approx(260e9, rel=1e-3)
 
 
+FROM = ["--start_from", "./trained"]
 BAD = [
     ([], ["expected --output_dir, found none"]),
     (["text.txt"], ["expected --output_dir, found none"]),
@@ -156,10 +175,16 @@ BAD = [
     (["text.txt", "--tokenizer", "letters"], ["tokenizer: expected characters, bytes, a number", "'letters'"]),
     (["text.txt", "--tokenizer", "12"], ["257 to 1048576 tokens"]),
     (["text.txt", "--start_from", "./none"], ["./none"]),
+    (["text.txt", *FROM, "--n_layer", "2"], ["--n_layer: expected 1 beside --start_from ./trained, found 2: leave it"]),
+    (["text.txt", *FROM, "--n_embd", "8"], ["--n_embd: expected 16 beside --start_from ./trained, found 8: leave it"]),
+    (["text.txt", *FROM, "--n_head", "4"], ["--n_head: expected 2 beside --start_from ./trained, found 4: leave it"]),
+    (["text.txt", *FROM, "--n_ctx", "17"], ["--n_ctx: expected 16 or less beside --start_from ./trained, found 17"]),
+    (["text.txt", *FROM, "--own_head"], ["--own_head: expected False beside --start_from ./trained, found True"]),
+    (["text.txt", *FROM, "--tokenizer", "characters"], ["--tokenizer: expected none beside --start_from ./trained"]),
     (["text.txt", "--sample", "é"], ["cannot be encoded with this vocabulary"]),
     (["text.txt", "--sample", "a" * 16], ["sees 16 tokens"]),
     (["text.txt", "--sample", ""], ["one token or more"]),
-    (["other.txt", "--tokenizer", "./trained"], ["cannot be encoded with this vocabulary", "has no token 'Ã'"]),
+    (["other.txt", "--tokenizer", "./trained"], ["cannot be encoded with this vocabulary", "has no token for 'é'"]),
     (["text.txt", "--settings_file", "none.toml"], ["none.toml: expected a file"]),
     (["text.txt", "--settings_file", "bad.toml"], ["bad.toml: expected TOML"]),
     (["text.txt", "--settings_file", "unknown.toml"], ["unknown setting n_embed: did you mean n_embd?"]),
