@@ -12,12 +12,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measure import ROOT, make_model
 from picogpt.weights import openai, store
 
 PROMPT = "Alan Turing theorized that computers would one day become"
 ROUNDS = 15
+# with Python's own cache of compiled modules, which this machine's settings may turn off
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+PROCESS: dict[str, Any] = {"cwd": ROOT, "env": ENVIRONMENT, "check": True}
 
 # the steps of the command, timed from within
 STEPS = """
@@ -31,7 +35,7 @@ def lap(name):
 import numpy; lap("import numpy")
 from picogpt import gpt2, utils
 from picogpt.commands import cli, generate; lap("import picogpt")
-import fire; lap("import fire")
+cli.imported_fire(); lap("import fire")
 encoder, hparams = utils.load_encoder_and_hparams("124M", sys.argv[1]); lap("read the tokenizer")
 ids = encoder.encode(sys.argv[2]); lap("encode the prompt")
 params = utils.load_params("124M", sys.argv[1], hparams); lap("open the weights")
@@ -45,7 +49,7 @@ def seconds(*arguments: str) -> float:
     times = []
     for _ in range(ROUNDS):
         start = time.perf_counter()
-        subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, *arguments], **PROCESS, stdout=subprocess.DEVNULL)
         times.append(time.perf_counter() - start)
     return min(times)
 
@@ -55,7 +59,7 @@ def steps(models_dir: Path) -> dict[str, float]:
     runs = []
     for _ in range(ROUNDS):
         arguments = [sys.executable, "-c", STEPS, str(models_dir), PROMPT]
-        done = subprocess.run(arguments, cwd=ROOT, check=True, capture_output=True, text=True)
+        done = subprocess.run(arguments, **PROCESS, capture_output=True, text=True)
         runs.append(dict(line.split("\t") for line in done.stdout.splitlines()))
     return {name: min(float(run[name]) for run in runs) for name in runs[0]}
 
@@ -76,7 +80,7 @@ def main() -> None:
     least = numpy + parts["second pass"]
     print(f'python gpt2.py "..." --n_tokens_to_generate 1    {1000 * whole:6.0f} ms')
     print(f'python -c "import numpy" + the pass itself       {1000 * least:6.0f} ms')
-    print(f"ratio (goal: 2 or less)                          {whole / least:6.2f}")
+    print(f"ratio (goal: 1.5 or less)                        {whole / least:6.2f}")
     print("where it goes:")
     for name, value in {"python -c pass": seconds("-c", "pass"), **parts}.items():
         print(f"    {name:45}{1000 * value:6.1f} ms")

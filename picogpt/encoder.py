@@ -179,6 +179,11 @@ class Encoder:
         """The id of <|endoftext|>, or None if the vocabulary has none."""
         return self.encoder.get(END_OF_TEXT)
 
+    @property
+    def largest_id(self) -> int:
+        """The largest id of a token."""
+        return max(self.decoder)
+
     def start_of_text(self) -> list[int]:
         """The ids that start a text without a prompt, as in OpenAI's samples: <|endoftext|>, if there is one."""
         return [] if self.end_of_text is None else [self.end_of_text]
@@ -214,10 +219,10 @@ class Encoder:
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of token ids, which may end in the middle of a character. Raises UserError for an unknown id."""
         try:
-            symbols = "".join([self.decoder[token_id] for token_id in ids])
+            symbols = "".join([self._token(token_id) for token_id in ids])
         except KeyError as error:
             raise UserError(
-                f"unknown token id {quoted(error.args[0])}: this vocabulary has the ids 0 to {max(self.decoder)}"
+                f"unknown token id {quoted(error.args[0])}: this vocabulary has the ids 0 to {self.largest_id}"
             ) from None
         return symbols.translate(BYTE_OF).encode("latin-1")
 
@@ -249,12 +254,18 @@ class Encoder:
             ) from None
         tokens = self._merge(word_bytes.decode("latin-1").translate(SYMBOL_OF))
         try:
-            return [self.encoder[token] for token in tokens]
+            return [self._id(token) for token in tokens]
         except KeyError as error:
             missing = quoted(_characters(word, tokens, tokens.index(error.args[0])))
             raise UserError(
                 f"{quoted(word)} cannot be encoded with this vocabulary, which has no token for {missing}"
             ) from None
+
+    def _id(self, token: str) -> int:
+        return self.encoder[token]
+
+    def _token(self, token_id: int) -> str:
+        return self.decoder[token_id]
 
     def _merge(self, word: str) -> list[str]:
         return merge_plainly(word, self.bpe_ranks) if len(word) <= LONG_WORD else merge_quickly(word, *self._pairs)
@@ -340,7 +351,11 @@ def get_encoder(
 
     Raises UserError if a file is missing or malformed.
     """
+    from picogpt import published
+
     directory = Path(models_dir) / model_name
+    if found := published.encoder_of(directory / vocabulary_file, directory / merges_file):
+        return found
     # unique=False saves 5 ms at each start
     vocabulary = read_json(directory / vocabulary_file, VOCABULARY, "fetch it again", unique=False)
     version, _, merges = read_text(directory / merges_file, VOCABULARY, "fetch it again").partition("\n")

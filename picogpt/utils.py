@@ -71,7 +71,7 @@ def load_encoder_and_hparams(
         place.source.fetch_small_files()
     hparams = place.source.read_hparams()
     encoder = place.source.read_encoder(hparams)
-    if (largest := max(encoder.decoder, default=-1)) >= hparams["n_vocab"]:
+    if (largest := encoder.largest_id) >= hparams["n_vocab"]:
         raise UserError(
             f"{place.source.directory}: expected ids below {hparams['n_vocab']} (the size of the vocabulary in the "
             f"hyperparameters), found {largest}: put the tokenizer there that belongs to the model"

@@ -655,9 +655,25 @@ import sys
 sys.argv = ["gpt2.py", "ROMEO:", *{SMALL}]
 from picogpt.__main__ import main
 main()
-needless = {{"tensorflow", "requests", "regex", "platformdirs", "tqdm", "torch", "numpy.testing"}}
+needless = {{"tensorflow", "requests", "regex", "platformdirs", "tqdm", "torch", "numpy.testing", "asyncio"}}
 needless |= {{"picogpt.commands.help", "picogpt.decoding.batch", "picogpt.reference"}}
 print(needless & set(sys.modules), file=sys.stderr)
 """
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT)
     assert process.stderr.decode().strip() == "set()"
+
+
+@pytest.mark.parametrize("before", ["", "import asyncio"])
+def test_fire_finds_asyncio_if_it_needs_it(before):
+    code = f"""
+import sys
+{before}
+from picogpt.commands import cli
+fire = cli.imported_fire()
+print("asyncio" in sys.modules, fire.core.inspectutils.IsCoroutineFunction(print))
+run = fire.core.asyncio.run
+import asyncio, asyncio.events
+print(asyncio is sys.modules["asyncio"], run is asyncio.run, hasattr(fire.core.asyncio, "nosuch"))
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert process.stdout.split() == [str(bool(before)), "False", "True", "True", "False"], process.stderr

@@ -6,13 +6,14 @@ import pickle
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
 from picogpt import encoder as encoder_module
-from picogpt import files
+from picogpt import files, published
 from picogpt.encoder import (
     CACHED_WORDS,
     END_OF_TEXT,
@@ -180,9 +181,9 @@ def test_other_lone_surrogates_are_refused(encoder, text):
         encoder.encode(text)
 
 
-@pytest.mark.parametrize("unknown", [50257, -1, 10**9])
+@pytest.mark.parametrize("unknown", [50257, -1, 10**9, -50257, 0.5])
 def test_an_unknown_id_is_named(encoder, unknown):
-    with pytest.raises(UserError, match=f"unknown token id {unknown}"):
+    with pytest.raises(UserError, match=f"unknown token id {unknown}: this vocabulary has the ids 0 to 50256"):
         encoder.decode([0, unknown])
 
 
@@ -478,3 +479,51 @@ def test_windows_line_endings_are_read_alike(tmp_path, encoder):
     copy = get_encoder(tmp_path.name, tmp_path.parent)
     assert copy.bpe_ranks == encoder.bpe_ranks
     assert copy.encoder == encoder.encoder
+
+
+# OpenAI's own files
+
+
+@pytest.fixture(scope="module")
+def parsed():
+    """The tokenizer that reads and checks both files."""
+    merges = (VOCABULARY / "vocab.bpe").read_text(encoding="utf-8").partition("\n")[2]
+    return Encoder(json.loads((VOCABULARY / "encoder.json").read_text(encoding="utf-8")), merges)
+
+
+def test_openais_files_are_known_and_give_the_same_without_being_parsed(parsed):
+    encoder = get_encoder(VOCABULARY.name, VOCABULARY.parent)
+    assert type(encoder) is published.PublishedEncoder
+    assert [encoder._id(token) for token in list(parsed.encoder)[:-1]] == list(range(50256))
+    assert [encoder._token(token_id) for token_id in range(50256)] == list(parsed.decoder.values())[:-1]
+    assert (encoder.end_of_text, encoder.largest_id) == (parsed.end_of_text, parsed.largest_id) == (50256, 50256)
+    assert encoder.decode(encoder.encode("Not all heroes wear capes.")) == "Not all heroes wear capes."
+    assert not {"encoder", "decoder"} & vars(encoder).keys()
+    for name in "encoder", "decoder", "bpe_ranks":
+        assert list(getattr(encoder, name).items()) == list(getattr(parsed, name).items())
+    with pytest.raises(AttributeError, match="'PublishedEncoder' object has no attribute 'encode_all'"):
+        encoder.encode_all  # noqa: B018
+
+
+def test_openais_tokenizer_can_be_sent_to_another_process(encoder):
+    copy = pickle.loads(pickle.dumps(encoder))
+    assert (copy.encoder, copy.decoder, copy.bpe_ranks) == (encoder.encoder, encoder.decoder, encoder.bpe_ranks)
+
+
+@pytest.mark.parametrize("kind", [np.int64, bool, float])
+def test_any_number_that_equals_an_id_is_one(encoder, parsed, kind):
+    assert encoder.decode([kind(1)]) == parsed.decode([kind(1)]) == '"'
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [("encoder.json", '"!": 0, "\\"": 1', '"!": 1, "\\"": 0'), ("vocab.bpe", "Ġ t\nĠ a\n", "Ġ a\nĠ t\n")],
+)
+def test_files_of_the_same_length_that_are_not_openais_are_parsed(tmp_path, name, old, new):
+    for file in published.FILES:
+        text = (VOCABULARY / file).read_text(encoding="utf-8")
+        assert file != name or old in text
+        (tmp_path / file).write_bytes((text.replace(old, new, 1) if file == name else text).encode())
+    encoder = get_encoder(tmp_path.name, tmp_path.parent)
+    assert type(encoder) is Encoder
+    assert (encoder.bpe_ranks["Ġ a"], encoder.encoder["!"]) == ((1, 1) if name == "encoder.json" else (0, 0))

@@ -274,7 +274,7 @@ def test_ctrl_c_ends_at_once_with_what_was_printed(slow_model):
     [
         "picogpt.commands", "picogpt.commands.cli", "picogpt.errors", "signal", "typing", "dataclasses",
         "picogpt.commands.generate",
-        "numpy", "numpy.linalg", "picogpt.encoder", "picogpt.gpt2", "json", "fire", "asyncio", "fire.core",
+        "numpy", "numpy.linalg", "picogpt.encoder", "picogpt.gpt2", "json", "fire", "fire.core",
         "picogpt.decoding.lookahead",
     ],
 )  # fmt: skip

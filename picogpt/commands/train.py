@@ -106,7 +106,7 @@ def begin(directory: Path, asked: Mapping[str, Any], shape: Shape) -> None:
     else:
         asked = {**asked, "tokenizer": asked["tokenizer"] or "characters"}
         encoder = tokenizer_for(asked["tokenizer"], *texts)
-        hparams = checked_hparams({"n_vocab": 1 + max(encoder.decoder), **asdict(shape)}, directory)
+        hparams = checked_hparams({"n_vocab": 1 + encoder.largest_id, **asdict(shape)}, directory)
     if asked["sample"] is not None:
         Model(encoder, hparams, {}).prompt_ids(asked["sample"], 1)
     tokens = dict(zip(prepare.PARTS, (prepare.encoded(encoder, text) for text in texts), strict=True))

@@ -41,7 +41,7 @@ def save_hparams(hparams: Mapping[str, int], directory: Path) -> None:
 
 def encoded(encoder: Encoder, text: str) -> Array:  # -> [n]
     """The ids of a text, two bytes each if they fit. Raises UserError for a character that has no token."""
-    dtype = np.uint16 if max(encoder.decoder) < 1 << 16 else np.uint32
+    dtype = np.uint16 if encoder.largest_id < 1 << 16 else np.uint32
     return np.concatenate([np.array(encoder.encode(piece), dtype) for piece in pieces(text)])
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from picogpt import files
+from picogpt import files, published
 from picogpt.arrays import Array
 from picogpt.encoder import Encoder, get_encoder
 from picogpt.errors import UserError
@@ -29,10 +29,7 @@ HPARAMS = {
 }  # fmt: skip
 
 
-TOKENIZER = {
-    "encoder.json": Known(1042301, "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"),
-    "vocab.bpe": Known(456318, "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"),
-}
+TOKENIZER = {name: Known(*values) for name, values in published.FILES.items()}
 KNOWN: dict[str, dict[str, Known]] = {
     "124M": {
         **TOKENIZER,
