@@ -100,7 +100,7 @@ def name_of(name: str) -> str:
 def _kind(gguf: Any, name: str, tensor: Array, dtype: str) -> Any:
     """The type of a tensor in the file: vectors and positions stay float32, as llama.cpp has them.
 
-    Where a row cannot be cut into blocks, as in a model of odd width, q8_0 is f16.
+    q8_0 is f16 where a row cannot be cut into blocks of 32.
     """
     kinds = gguf.GGMLQuantizationType
     if dtype == "f32" or tensor.ndim < 2 or name == "wpe":
