@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from itertools import pairwise
 from threading import Event, Lock, Thread
@@ -46,15 +46,11 @@ def n_cores() -> int:
 
 
 def share(run: Pass, new: Array, kv_cache: Any) -> Array:  # [..., n_seq] -> [..., n_last, n_embd]
-    """`run(new, kv_cache)`; on all cores if `new` is a long prompt.
-
-    The rows of a batch of a small model are computed on one core: BLAS would share out products that take less time
-    than its threads need to meet, and many times that if another program uses a core.
-    """
-    if new.ndim > 1 and width(kv_cache) <= NARROW:
-        with blas_threads(1):
+    """`run(new, kv_cache)`; on all cores if `new` is a long prompt."""
+    if new.ndim > 1:
+        with for_rows(width(kv_cache)):
             return run(new, kv_cache)
-    if new.ndim > 1 or len(new) < LONG or n_cores() == 1:
+    if len(new) < LONG or n_cores() == 1:
         return run(new, kv_cache)
     pieces: list[Piece] = []
     for start, end in pairwise(cuts(len(new), kv_cache, min(n_cores(), len(new) // SHORTEST))):
@@ -82,13 +78,20 @@ def width(kv_cache: Any) -> int:
     return int(n_head * d_head)
 
 
+def for_rows(n_embd: int) -> AbstractContextManager[None]:
+    """A context for the rows of a batch, which computes those of a small model on one core.
+
+    BLAS would share out products that take less time than its threads need to meet, and many times that if another
+    program uses a core.
+    """
+    return blas_threads(1) if n_embd <= NARROW else nullcontext()
+
+
 class Piece:
     """A part of the new positions of a cache, as the model sees it: like a cache of one sequence.
 
     start, end  its first new position, and the one after its last
     """
-
-    is_even = True
 
     def __init__(self, kv_cache: Any, start: int, end: int, before: Piece | None):
         self.kv_cache, self.start, self.end, self.before = kv_cache, start, end, before

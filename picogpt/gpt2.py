@@ -141,6 +141,8 @@ def causal_attention(q: Array, k: Array, v: Array) -> Array:
     A block of queries uses only the keys up to its last query, so most of the upper triangle is not computed.
     """
     n_q, n_past = q.shape[-2], k.shape[-2] - q.shape[-2]
+    if n_q == 1:  # it may look everywhere
+        return attention(q, k, v)
     size = FEW_QUERIES if n_q in FEW_ROWS else QUERY_BLOCK
     out = np.empty_like(q)
     for start in range(0, n_q, size):
@@ -161,7 +163,7 @@ def causal_mask(n: int) -> Array:  # -> [n, n]
 
 def mha(
     x: Array, c_attn: Params, c_proj: Params, n_head: int,
-    kv_cache: KVCache | None = None, layer: int = 0, wanted: slice = slice(None),
+    kv_cache: KVCache | KVCaches | None = None, layer: int = 0, wanted: slice = slice(None),
 ) -> Array:  # [..., n_seq, n_embd] -> [..., n_wanted, n_embd]  # fmt: skip
     *batch, n_seq, n_embd = x.shape
 
@@ -170,17 +172,13 @@ def mha(
     q, k, v = np.moveaxis(qkv, (-3, -2), (0, -3))  # 3 x [..., n_head, n_seq, d_head]
     q = q[..., wanted, :]  # [..., n_head, n_wanted, d_head]
 
-    # add the keys and values of the positions before
-    if kv_cache is not None:
-        k, v = kv_cache.extend(layer, k, v)  # 2 x [..., n_head, n_k, d_head]
-
-    # attention in each head, as one batched product
-    if kv_cache is not None and not kv_cache.is_even:
-        x = attention(q, k, v, kv_cache.mask(n_seq)[..., wanted, :])
-    elif q.shape[-2] > 1:
+    # attention in each head, also to the positions before, as one batched product
+    if kv_cache is None:
         x = causal_attention(q, k, v)
+    elif isinstance(kv_cache, KVCaches):
+        x = kv_cache.attention(layer, q, k, v)  # each text for itself
     else:
-        x = attention(q, k, v)  # a single new position may look everywhere
+        x = causal_attention(q, *kv_cache.extend(layer, k, v))
 
     # merge the heads, [..., n_head, n_wanted, d_head], and mix them
     x = x.swapaxes(-2, -3).reshape(*batch, -1, n_embd)
@@ -189,7 +187,7 @@ def mha(
 
 def transformer_block(
     x: Array, mlp: Params, attn: Params, ln_1: Params, ln_2: Params, n_head: int,
-    kv_cache: KVCache | None = None, layer: int = 0, wanted: slice = slice(None),
+    kv_cache: KVCache | KVCaches | None = None, layer: int = 0, wanted: slice = slice(None),
 ) -> Array:  # [..., n_seq, n_embd] -> [..., n_wanted, n_embd]  # fmt: skip
     y = mha(layer_norm(x, **ln_1), **attn, n_head=n_head, kv_cache=kv_cache, layer=layer, wanted=wanted)
     y += x[..., wanted, :]  # in place: new memory would take longer than the additions
@@ -199,7 +197,7 @@ def transformer_block(
 
 def hidden_states(
     inputs: ArrayLike, wte: Array, wpe: Array, blocks: list[Params], ln_f: Params, n_head: int,
-    kv_cache: KVCache | None = None, n_last: int | None = None, lm_head: Array | None = None,
+    kv_cache: KVCache | KVCaches | None = None, n_last: int | None = None, lm_head: Array | None = None,
 ) -> Array:  # [..., n_seq] -> [..., n_seq, n_embd], or [..., n_last, n_embd]  # fmt: skip
     """The model without its head, lm_head or wte. The new positions follow those in the cache and are added to it.
 
@@ -225,7 +223,7 @@ def hidden_states(
 
 def gpt2(
     inputs: ArrayLike, wte: Array, wpe: Array, blocks: list[Params], ln_f: Params, n_head: int,
-    kv_cache: KVCache | None = None, lm_head: Array | None = None,
+    kv_cache: KVCache | KVCaches | None = None, lm_head: Array | None = None,
 ) -> Array:  # [..., n_seq] -> [..., n_seq, n_vocab]  # fmt: skip
     """The logits of the token after each position in `inputs`.
 
@@ -246,13 +244,12 @@ def head_of(params: Params) -> Array:  # -> [n_vocab, n_embd]
 
 
 class KVCache:
-    """The keys and values of every layer at the positions seen so far, of one sequence or of several rows.
+    """The keys and values of every layer at the positions seen so far, of one sequence or of rows of equal lengths.
 
-    array    [n_layer, 2, ..., n_head, max_length, d_head], allocated once; ... is nothing, or n_rows
-    lengths  [...], the number of positions seen by each row; rows may differ
+    array   [n_layer, 2, ..., n_head, max_length, d_head], allocated once; ... is nothing, or n_rows
+    length  the number of positions seen
 
-    A pass through the model calls `extend` once in each layer, then `advance`. `cache[i]` and `cache[i:j]` are views of
-    rows of the cache.
+    A pass through the model calls `extend` once in each layer, then `advance`.
     """
 
     def __init__(self, n_layer: int, n_head: int, d_head: int, max_length: int, n_rows: int | None = None):
@@ -264,94 +261,112 @@ class KVCache:
                 f"expected memory for the keys and values of {n_rows or 1} texts of {max_length} tokens, found too "
                 "little: ask for fewer texts at a time"
             ) from None
-        self.lengths = np.zeros(batch, int)
+        self.length = 0
 
-    def __getitem__(self, rows: int | slice) -> KVCache:
-        cache = KVCache.__new__(KVCache)
-        cache.array, cache.lengths = self.array[:, :, rows], self.lengths[rows, ...]
-        return cache
-
-    @property
-    def length(self) -> int:
-        """The number of positions that the longest row has seen."""
-        return int(self.lengths.max(initial=0)) if self.lengths.ndim else int(self.lengths)
-
-    @property
-    def is_even(self) -> bool:
-        """Whether all rows have seen the same number of positions."""
-        return self.lengths.ndim == 0 or bool((self.lengths == self.lengths[:1]).all())
-
-    def positions(self, n_seq: int) -> Array:  # -> [..., n_seq]
-        """The positions of n_seq new tokens in each row."""
-        positions: Array = self.lengths[..., None] + np.arange(n_seq)
-        return positions
+    def positions(self, n_seq: int) -> Array:  # -> [n_seq]
+        """The positions of n_seq new tokens."""
+        return np.arange(self.length, self.length + n_seq)
 
     @property
     def seen(self) -> Array:  # -> [n_layer, 2, ..., n_head, length, d_head]
-        """The part of the array that the longest row fills."""
+        """The part of the array that is filled."""
         return self.array[..., : self.length, :]
 
     def restore(self, seen: Array) -> None:
         """Put back what `seen` was, or its first positions."""
-        n_seq = seen.shape[-2]
-        self.array[..., :n_seq, :] = seen
-        self.lengths[...] = n_seq
+        self.length = seen.shape[-2]
+        self.seen[...] = seen
 
     def extend(self, layer: int, k: Array, v: Array) -> tuple[Array, Array]:
-        """Append k and v, [..., n_head, n_seq, d_head], to each row.
+        """Append k and v, [..., n_head, n_seq, d_head].
 
-        Returns all keys and all values so far, 2 x [..., n_head, n_k, d_head]. Rows that are shorter than the longest
-        end with padding, which `mask` hides.
+        Returns all keys and all values so far, 2 x [..., n_head, n_k, d_head].
         """
         keys, values = self.array[layer]
-        n_seq, max_length = k.shape[-2], keys.shape[-2]
-        start = self.length
-        if start + n_seq > max_length:
-            raise UserError(f"the cache was made for {max_length} positions, found {start + n_seq}: make a longer one")
-        if self.is_even:
-            keys[..., start : start + n_seq, :] = k
-            values[..., start : start + n_seq, :] = v
-        else:
-            each_row, at = np.arange(len(k))[:, None], self.positions(n_seq)  # [n_rows, 1], [n_rows, n_seq]
-            keys[each_row, :, at] = k.swapaxes(-2, -3)
-            values[each_row, :, at] = v.swapaxes(-2, -3)
-        return keys[..., : start + n_seq, :], values[..., : start + n_seq, :]
-
-    def mask(self, n_seq: int) -> Array:  # -> [..., 1, n_seq, n_k]
-        """0 where each of n_seq new positions may look, at itself and earlier ones of its row, -1e10 elsewhere."""
-        hidden = np.arange(self.length + n_seq) > self.positions(n_seq)[..., None]
-        return np.where(hidden, np.float32(-1e10), np.float32(0))[..., None, :, :]
+        end, max_length = self.length + k.shape[-2], keys.shape[-2]
+        if end > max_length:
+            raise UserError(f"the cache was made for {max_length} positions, found {end}: make a longer one")
+        keys[..., self.length : end, :] = k
+        values[..., self.length : end, :] = v
+        return keys[..., :end, :], values[..., :end, :]
 
     def advance(self, n_seq: int) -> None:
         """Count n_seq new positions, after every layer has been extended by them."""
-        self.lengths += n_seq
+        self.length += n_seq
 
-    def truncate(self, length: ArrayLike) -> None:
-        """Forget the positions from `length` on, in every row, or from length[i] on in row i."""
-        np.minimum(self.lengths, length, out=self.lengths)
+    def truncate(self, length: int) -> None:
+        """Forget the positions from `length` on."""
+        self.length = min(self.length, length)
 
     def repeat(self, n_rows: int) -> KVCache:
         """A new cache with n_rows copies of the one sequence in this one."""
         n_layer, _, n_head, max_length, d_head = self.array.shape
         copies = KVCache(n_layer, n_head, d_head, max_length, n_rows)
-        copies.array[..., : self.length, :] = self.array[:, :, None, :, : self.length]
         copies.advance(self.length)
+        copies.seen[...] = self.seen[:, :, None]
         return copies
 
     def reorder(self, rows: ArrayLike) -> None:
         """Replace every row i by row rows[i]. Only rows that change are copied.
 
-        >>> cache = KVCache(n_layer=1, n_head=1, d_head=2, max_length=4, n_rows=3)
-        >>> cache[2].advance(3)
+        >>> cache = KVCache(n_layer=1, n_head=1, d_head=1, max_length=1, n_rows=3)
+        >>> cache.restore(np.float32([5, 6, 7]).reshape(3, 1, 1, 1))
         >>> cache.reorder([2, 1, 2])
-        >>> cache.lengths.tolist()
-        [3, 0, 3]
+        >>> cache.array[0, 0].ravel().tolist()
+        [7.0, 6.0, 7.0]
         """
         rows = np.asarray(rows)
         changed = np.flatnonzero(rows != np.arange(len(rows)))
-        end = int(self.lengths[rows].max(initial=0))
-        self.array[:, :, changed, :, :end] = self.array[:, :, rows[changed], :, :end]
-        self.lengths[changed] = self.lengths[rows[changed]]
+        self.seen[:, :, changed] = self.seen[:, :, rows[changed]]
+
+
+class KVCaches:
+    """The caches of several texts of any lengths, whose new tokens lie one after another in a single pass.
+
+    caches  the cache of each text, a single sequence
+    sizes   the number of its new tokens, 1 or more
+
+    All tokens share the products with the weights. In attention each text is alone, so nothing is padded.
+    """
+
+    def __init__(self, caches: Sequence[KVCache], sizes: Sequence[int]):
+        self.caches, self.sizes = caches, sizes
+        self.ends = np.cumsum(sizes)  # the new tokens of a text end where those of the next one begin
+
+    def positions(self, n_seq: int) -> Array:  # -> [n_seq]
+        return np.concatenate([kv_cache.positions(n) for kv_cache, n in zip(self.caches, self.sizes, strict=True)])
+
+    def attention(self, layer: int, q: Array, k: Array, v: Array) -> Array:
+        # 3 x [n_head, n_seq, d_head] -> [n_head, n_seq, d_head]
+        """Append k and v to the cache of each text, and let each query look at its own text."""
+        if len(self.caches) == q.shape[-2]:
+            return self.attention_of_one_each(layer, q, k, v)
+        outs = []
+        for kv_cache, n, end in zip(self.caches, self.sizes, self.ends, strict=True):
+            new = slice(end - n, end)
+            outs.append(causal_attention(q[:, new], *kv_cache.extend(layer, k[:, new], v[:, new])))
+        return np.concatenate(outs, axis=-2)
+
+    def attention_of_one_each(self, layer: int, q: Array, k: Array, v: Array) -> Array:
+        """The same with one new token of each text. One softmax for all of them takes fewer calls."""
+        n_head, n_texts, d_head = q.shape
+        q = q / math.sqrt(d_head)
+        n_k = max(kv_cache.length for kv_cache in self.caches) + 1
+        scores = np.full((n_texts, n_head, 1, n_k), -1e10, np.float32)  # padded: softmax gives 0 there
+        outs = []
+        for i, kv_cache in enumerate(self.caches):
+            keys, values = kv_cache.extend(layer, k[:, i : i + 1], v[:, i : i + 1])
+            np.matmul(q[:, i : i + 1], keys.swapaxes(-1, -2), out=scores[i, :, :, : keys.shape[-2]])
+            outs.append(values)
+        softmax(scores, out=scores)
+        for i, values in enumerate(outs):
+            outs[i] = scores[i, :, :, : values.shape[-2]] @ values  # [n_head, 1, d_head]
+        return np.concatenate(outs, axis=-2)
+
+    def advance(self, n_seq: int) -> None:
+        """Count the new positions of each text."""
+        for kv_cache, n in zip(self.caches, self.sizes, strict=True):
+            kv_cache.advance(n)
 
 
 def new_cache(params: Params, n_head: int, max_length: int, n_rows: int | None = None) -> KVCache:

@@ -33,10 +33,17 @@ def params():
 
 @pytest.fixture
 def passes(monkeypatch):
-    """The shape of the ids in each pass through the model."""
+    """How many ids and how many texts there are in each pass through the model; 0 texts if it has no cache."""
     seen = []
     real = gpt2.hidden_states
-    monkeypatch.setattr(gpt2, "hidden_states", lambda ids, **kw: seen.append(np.shape(ids)) or real(ids, **kw))
+
+    def hidden_states(ids, kv_cache=None, **keywords):
+        n_texts = len(kv_cache.caches) if isinstance(kv_cache, gpt2.KVCaches) else int(kv_cache is not None)
+        seen.append((np.size(ids), n_texts))
+        return real(ids, kv_cache=kv_cache, **keywords)
+
+    for room in (gpt2, batch):
+        monkeypatch.setattr(room, "hidden_states", hidden_states)
     return seen
 
 
@@ -52,6 +59,11 @@ def together(params, n, prompts=PROMPTS, **how):
 @pytest.mark.parametrize("how", [GREEDY, DRAWN], ids=["greedy", "drawn"])
 def test_each_prompt_is_continued_as_if_it_were_alone(params, batch_size, how):
     assert together(params, 20, batch_size=batch_size, sampling=how) == alone(params, 20, sampling=how)
+
+
+def test_a_model_with_a_head_of_its_own(params):
+    own = {**params, "lm_head": params["wte"][::-1].copy()}
+    assert together(own, 20) == alone(own, 20) != alone(params, 20)
 
 
 SMALL = random_params(TINY | {"n_vocab": 60, "n_ctx": 60})
@@ -86,8 +98,9 @@ def test_texts_end_at_the_stop_token_and_make_room(params, passes):
         assert sum(map(len, expected)) < 9 * 20
         passes.clear()
         assert together(params, 20, batch_size=3, sampling=DRAWN, stop_id=stop_id) == expected
-        rows = [shape[0] for shape in passes if len(shape) == 2]
-        assert all(now >= after for now, after in pairwise(rows[rows.index(3) :])), "a row was empty for a while"
+        n_texts = [n for _, n in passes if n]
+        assert n_texts[0] == 3
+        assert all(now >= after for now, after in pairwise(n_texts)), "a place was empty for a while"
 
 
 def test_the_end_of_a_text_is_reported_with_its_last_token(params):
@@ -107,8 +120,40 @@ def test_a_short_text_is_complete_before_a_longer_one_that_began_earlier(params)
 
 def test_no_position_is_computed_for_padding(params, passes):
     together(params, 20, batch_size=4)
-    assert sum(map(np.prod, passes)) == sum(map(len, PROMPTS)) + len(PROMPTS) * 19
-    assert max(shape[0] for shape in passes if len(shape) == 2) == 4
+    assert sum(n_ids for n_ids, _ in passes) == sum(map(len, PROMPTS)) + len(PROMPTS) * 19
+    assert max(n_texts for _, n_texts in passes) == 4
+
+
+@pytest.mark.parametrize("n_cores", [1, 2, 3])
+def test_texts_are_shared_out_among_cores(params, passes, monkeypatch, n_cores):
+    monkeypatch.setattr(batch, "n_cores", lambda: n_cores)
+    monkeypatch.setattr(batch, "LONG", 60)
+    monkeypatch.setattr(batch, "MANY", 30)
+    monkeypatch.setattr(batch, "SHORTEST", 10)
+    expected = alone(params, 20)
+    passes.clear()
+    assert together(params, 20) == expected
+    first = passes[: 1 + {1: 3, 2: 4, 3: 3}[n_cores]]
+    assert (100, 1) in first, "a long prompt was not alone"
+    assert sum(n_ids for n_ids, _ in first) == sum(map(len, PROMPTS))
+    assert all(n_ids < 30 or n_texts == 1 for n_ids, n_texts in first)
+    assert all(n_texts == len(PROMPTS) for _, n_texts in passes[len(first) :])
+
+
+sizes = st.lists(st.one_of(st.just(1), st.integers(1, 300)), max_size=40)
+
+
+@given(sizes, st.sampled_from([1, 2, 7]))
+def test_every_text_is_in_one_group(sizes, n_cores):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch, "n_cores", lambda: n_cores)
+        groups = batch.in_groups(sizes)
+    assert sorted(i for group in groups for i in group) == list(range(len(sizes)))
+    loads = [sum(sizes[i] for i in group) for group in groups]
+    long = [group for group in groups if max(sizes[i] for i in group) >= 256]
+    assert all(len(group) == 1 for group in long)
+    short = loads[len(long) :]
+    assert len(short) < 2 or (max(short) - min(short) < 256 and max(short) < 1024 + 256)
 
 
 # near ties
@@ -127,7 +172,7 @@ def with_twins(params, factor):
 def test_a_near_tie_is_computed_again_from_the_ids_alone(params, passes, factor, how, n_again):
     twins = with_twins(params, factor)
     found = together(twins, 20, batch_size=4, sampling=how)
-    n_alone = sum(len(shape) == 1 for shape in passes) - len(PROMPTS)  # each prompt is one
+    n_alone = sum(n_texts == 0 for _, n_texts in passes)
     assert n_alone == n_again if n_again is not None else n_alone < 20 * len(PROMPTS) / 20
     assert found == alone(twins, 20, sampling=how)
 

@@ -69,15 +69,17 @@ def test_the_plain_model_gives_the_official_tokens_and_logits(evidence):
         assert_official(logits[len(prompt["prompt_ids"]) - 1 :], prompt)
 
 
-def test_rows_of_different_lengths_give_the_official_tokens_and_logits(evidence):
+def test_texts_of_different_lengths_in_one_pass_give_the_official_tokens_and_logits(evidence):
     prompts, n_head, params = evidence
-    longest = max(len(prompt["prompt_ids"]) for prompt in prompts)
-    kv_cache = gpt2.new_cache(params, n_head, longest + jobs.N_TOKENS, n_rows=len(prompts))
-    for row, prompt in enumerate(prompts):
-        gpt2.next_logits(prompt["prompt_ids"], params, n_head, kv_cache[row])
-    assert not kv_cache.is_even
-    new_ids = np.array([prompt["new_ids"][:-1] for prompt in prompts])
-    for logits, prompt in zip(gpt2.gpt2(new_ids, **params, n_head=n_head, kv_cache=kv_cache), prompts, strict=True):
+    n_new = jobs.N_TOKENS - 1
+    caches = [gpt2.new_cache(params, n_head, len(prompt["prompt_ids"]) + n_new) for prompt in prompts]
+    assert len({cache.array.shape for cache in caches}) > 1
+    for kv_cache, prompt in zip(caches, prompts, strict=True):
+        gpt2.next_logits(prompt["prompt_ids"], params, n_head, kv_cache)
+    new_ids = np.concatenate([prompt["new_ids"][:-1] for prompt in prompts])
+    together = gpt2.KVCaches(caches, [n_new] * len(prompts))
+    rows = gpt2.gpt2(new_ids, **params, n_head=n_head, kv_cache=together)
+    for logits, prompt in zip(np.split(rows, len(prompts)), prompts, strict=True):
         assert_official(logits, prompt, first=1)
 
 

@@ -239,33 +239,23 @@ def test_gpt2_with_a_cache_and_the_text_split_anywhere(data, n_rows, seed):
 
 @quick
 @given(st.data(), seeds)
-def test_a_cache_whose_rows_are_of_unequal_lengths(data, seed):
-    """Rows are filled one by one. Then all take the same number of tokens, and some are truncated and copied."""
+def test_texts_of_any_lengths_in_one_pass(data, seed):
+    """Each text brings its own number of new tokens, at its own position. Some texts are then truncated."""
     rng = np.random.default_rng(seed)
-    params = params_of(n_ctx=40, seed=seed)
-    texts = [rng.integers(0, N_VOCAB, n) for n in data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=4))]
-    cache = gpt2.new_cache(params, N_HEAD, 40, len(texts))
-
-    def plain(text, n_last):
-        return reference.gpt2(text, **exact(params), n_head=N_HEAD)[-n_last:]
-
-    for row, text in enumerate(texts):
-        assert_twins(gpt2.gpt2(text, **params, n_head=N_HEAD, kv_cache=cache[row]), plain(text, len(text)))
-
-    for _ in range(3):
-        n_new = data.draw(st.integers(1, 4))
-        new = rng.integers(0, N_VOCAB, (len(texts), n_new))
-        fast = gpt2.gpt2(new, **params, n_head=N_HEAD, kv_cache=cache)
-        texts = [np.append(text, more) for text, more in zip(texts, new, strict=True)]
-        for row, text in zip(fast, texts, strict=True):
-            assert_twins(row, plain(text, n_new))
-
-        keep = [data.draw(st.integers(1, len(text))) for text in texts]
-        cache.truncate(keep)
-        order = [data.draw(st.integers(0, len(texts) - 1)) for _ in texts]
-        cache.reorder(order)
-        texts = [texts[row][: keep[row]] for row in order]
-        assert cache.lengths.tolist() == [len(text) for text in texts]
+    params = params_of(n_ctx=60, seed=seed)
+    texts = [np.empty(0, int) for _ in range(data.draw(st.integers(1, 4)))]
+    caches = [gpt2.new_cache(params, N_HEAD, 60) for _ in texts]
+    for _ in range(4):
+        longest = data.draw(st.sampled_from([1, 15]))
+        news = [rng.integers(0, N_VOCAB, data.draw(st.integers(1, longest))) for _ in texts]
+        together = gpt2.KVCaches(caches, list(map(len, news)))
+        fast = gpt2.gpt2(np.concatenate(news), **params, n_head=N_HEAD, kv_cache=together)
+        texts = [np.append(text, new) for text, new in zip(texts, news, strict=True)]
+        for rows, new, text in zip(np.split(fast, together.ends[:-1]), news, texts, strict=True):
+            assert_twins(rows, reference.gpt2(text, **exact(params), n_head=N_HEAD)[-len(new) :])
+        for i, cache in enumerate(caches):
+            cache.truncate(data.draw(st.integers(0, 60)))
+            texts[i] = texts[i][: cache.length]
 
 
 @quick

@@ -1,23 +1,39 @@
-"""Many prompts of different lengths, several at a time, one in each row of a batch.
+"""Many prompts of different lengths, several at a time.
 
-A step adds one token to each row and reads the weights once for all rows. When the text of a row is complete, the row
-takes the next prompt. Prompts that begin together are shared out among the cores, each on its own. So padding costs
-nothing, except in attention: there the shorter rows are computed as if they were as long as the longest.
+In each step the new tokens of all texts, one after another, go through the model in a single pass. It reads the weights
+once for all of them. A text that begins brings its prompt, the others bring their last token. Nothing is padded, and
+when a text is complete the next prompt takes its place.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
+import numpy as np
+
 from picogpt.arrays import Array, Params
 from picogpt.choosing import Chooser
-from picogpt.cores import each
+from picogpt.cores import LONG, SHORTEST, each, for_rows, n_cores
 from picogpt.errors import UserError
-from picogpt.gpt2 import KVCache, Watch, check_request, choosers, new_cache, next_logits
+from picogpt.gpt2 import (
+    KVCache,
+    KVCaches,
+    Watch,
+    check_request,
+    choosers,
+    head_of,
+    hidden_states,
+    logits,
+    new_cache,
+    next_logits,
+)
 from picogpt.sampling import GREEDY, Sampling
+
+MANY = 1024  # tokens in a pass: about as many as a core takes at a time, which limits the memory
 
 
 @dataclass
@@ -26,7 +42,13 @@ class Text:
 
     number: int
     chooser: Chooser
+    kv_cache: KVCache
     n_left: int
+
+    @property
+    def new(self) -> list[int]:
+        """The ids that have not been through the model."""
+        return self.chooser.ids[self.kv_cache.length :]
 
 
 def generate(
@@ -57,10 +79,10 @@ def _generate(
     prompts: Sequence[list[int]], params: Params, n_head: int, n_tokens: int, n_rows: int, sampling: Sampling,
     stop_id: int | None, watch: Watch | None, seeds: Sequence[int] | None,
 ) -> Iterator[tuple[int, int | None]]:  # fmt: skip
-    max_length = max(map(len, prompts), default=0) + n_tokens
-    kv_cache = new_cache(params, n_head, max_length, n_rows)
-    texts: list[Text] = []  # texts[i] is in row i of the cache
-    waiting = enumerate(prompts)
+    def begin(number: int, prompt: list[int]) -> Text:
+        how = sampling if seeds is None else replace(sampling, seed=seeds[number])
+        [chooser] = choosers(prompt, params, n_head, how)
+        return Text(number, chooser, new_cache(params, n_head, len(prompt) + n_tokens), n_tokens)
 
     def choose(text: Text, at: Array) -> Iterator[tuple[int, int | None]]:
         """Choose the next token of a text from the logits `at`."""
@@ -74,39 +96,49 @@ def _generate(
             text.n_left = 0
             yield text.number, None
 
-    def begin(number: int, prompt: list[int]) -> Text:
-        how = sampling if seeds is None else replace(sampling, seed=seeds[number])
-        [chooser] = choosers(prompt, params, n_head, how)
-        return Text(number, chooser, n_tokens)
-
-    while n_tokens:
-        while following := list(islice(waiting, n_rows - len(texts))):
-            free = [kv_cache[row] for row in range(len(texts), len(texts) + len(following))]
-            for row in free:
-                row.truncate(0)
-            passes = [partial(next_logits, p, params, n_head, row) for (_, p), row in zip(following, free, strict=True)]
-            new = [begin(number, prompt) for number, prompt in following]
-            texts += new
-            for text, at in zip(new, each(passes), strict=True):
-                yield from choose(text, at[-1])
-            remove_ended(texts, kv_cache)
-        if not texts:
-            return
-        last = [text.chooser.ids[-1:] for text in texts]  # they have not been through the model
-        ats = next_logits(last, params, n_head, kv_cache[: len(texts)])[:, -1]  # [n_rows, n_vocab]
-        for text, at in zip(texts, ats, strict=True):
+    if not n_tokens:
+        yield from ((number, None) for number in range(len(prompts)))
+        return
+    waiting = enumerate(prompts)
+    texts: list[Text] = []
+    while texts := texts + [begin(*prompt) for prompt in islice(waiting, n_rows - len(texts))]:
+        for text, at in zip(texts, next_of_each(texts, params, n_head), strict=True):
             yield from choose(text, at)
-        remove_ended(texts, kv_cache)
-    yield from ((number, None) for number, _ in waiting)
+        texts = [text for text in texts if text.n_left]
 
 
-def remove_ended(texts: list[Text], kv_cache: KVCache) -> None:
-    """Remove the texts that have ended. The last row in use moves to the place of one that is free."""
-    for row in reversed(range(len(texts))):
-        if not texts[row].n_left:
-            kv_cache.reorder([*range(row), len(texts) - 1])
-            texts[row] = texts[-1]
-            texts.pop()
+def next_of_each(texts: Sequence[Text], params: Params, n_head: int) -> list[Array]:  # -> n_texts x [n_vocab]
+    """Run the new tokens of all texts through the model and return the logits after the last one of each."""
+    groups = in_groups([len(text.new) for text in texts])
+    ats = each([partial(next_of_group, [texts[i] for i in group], params, n_head) for group in groups])
+    found = {i: at for group, rows in zip(groups, ats, strict=True) for i, at in zip(group, rows, strict=True)}
+    return [found[i] for i in range(len(texts))]
+
+
+def in_groups(sizes: Sequence[int]) -> list[list[int]]:
+    """The numbers of the texts that go through the model together, if text i has sizes[i] new tokens.
+
+    Long texts go alone. The others are shared out among the cores if they have many tokens.
+    """
+    long = [[i] for i, size in enumerate(sizes) if size >= LONG]
+    short = sorted((i for i, size in enumerate(sizes) if size < LONG), key=lambda i: -sizes[i])
+    n_tokens = sum(sizes[i] for i in short)
+    n_groups = min(n_cores() * math.ceil(n_tokens / (n_cores() * MANY)), n_tokens // SHORTEST) or 1
+    groups: list[list[int]] = [[] for _ in range(n_groups)]
+    for i in short:
+        min(groups, key=lambda group: sum(sizes[j] for j in group)).append(i)
+    return long + [group for group in groups if group]
+
+
+def next_of_group(texts: Sequence[Text], params: Params, n_head: int) -> Array:  # -> [n_texts, n_vocab]
+    """The same in a single pass."""
+    if len(texts) == 1:
+        return next_logits(texts[0].new, params, n_head, texts[0].kv_cache)
+    news = [text.new for text in texts]
+    kv_caches = KVCaches([text.kv_cache for text in texts], list(map(len, news)))
+    with for_rows(params["wte"].shape[1]), np.errstate(all="ignore"):  # Chooser.next finds numbers that are not finite
+        x = hidden_states(np.concatenate(news), **params, n_head=n_head, kv_cache=kv_caches)
+        return logits(x[kv_caches.ends - 1], head_of(params))
 
 
 def in_order(events: Iterable[tuple[int, int | None]]) -> Iterator[list[int]]:

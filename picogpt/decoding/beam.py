@@ -84,16 +84,15 @@ def generate(
     kv_cache, at = start(inputs, params, n_head, np.size(inputs) + n_tokens_to_generate)
     kv_cache = kv_cache.repeat(num_beams)
     prompt = np.asarray(inputs).tolist()
-    how = n_tokens_to_generate, length_penalty, sampling, stop_id
+    how = num_beams, n_tokens_to_generate, length_penalty, sampling, stop_id
     return _search(prompt, kv_cache, at[None], params, n_head, *how)[:nsamples]
 
 
 def _search(
-    prompt: list[int], kv_cache: KVCache, at: Array, params: Params, n_head: int, n_tokens: int, length_penalty: float,
-    sampling: Sampling, stop_id: int | None,
+    prompt: list[int], kv_cache: KVCache, at: Array, params: Params, n_head: int, num_beams: int, n_tokens: int,
+    length_penalty: float, sampling: Sampling, stop_id: int | None,
 ) -> list[Hypothesis]:  # fmt: skip
     """Continue the rows of a cache, which are all the same, from the logits `at`, [1, n_vocab]."""
-    num_beams = len(kv_cache.lengths)
     beams: list[list[int]] = [[]]  # beams[i] is in row i of the cache
     scores = np.zeros(1, np.float32)
     finished: list[Hypothesis] = []
