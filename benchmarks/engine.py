@@ -2,7 +2,8 @@
 
 Reads requests from stdin, one JSON line {"prompt": ids, "n": tokens} each, and answers with one JSON line: the greedy
 tokens, the seconds to the first one, and the seconds to the last. With prompt and n as arguments it answers once and
-exits, to time a whole command. The files of each engine are made in WORK_DIR once.
+exits, to time a whole command. An engine of several texts (TOGETHER) takes {"prompts": [ids], "n": tokens} and answers
+with all tokens and the seconds to the last. The files of each engine are made in WORK_DIR once.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 Engine = Callable[[list[int], int], Iterator[int]]
+Together = Callable[[list[list[int]], int], list[list[int]]]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -36,14 +38,42 @@ def hparams(model_dir: Path) -> dict[str, int]:
     return json.loads((model_dir / "hparams.json").read_text())
 
 
-def picogpt(model_dir: Path, _: Path, lookahead: bool = False) -> Engine:
-    from picogpt import gpt2, utils
-    from picogpt.decoding import lookahead as ahead
+def picogpt_params(model_dir: Path) -> tuple[Any, int]:
+    """The weights and n_head, as picogpt's functions take them."""
+    from picogpt import utils
 
     settings = utils.read_hparams(model_dir / "hparams.json")
-    params = utils.load_params(str(model_dir), model_dir.parent, settings)
+    return utils.load_params(str(model_dir), model_dir.parent, settings), settings["n_head"]
+
+
+def picogpt(model_dir: Path, _: Path, lookahead: bool = False) -> Engine:
+    params, n_head = picogpt_params(model_dir)
+    from picogpt import gpt2
+    from picogpt.decoding import lookahead as ahead
+
     generate = ahead.generate if lookahead else gpt2.generate
-    return lambda prompt, n: generate(prompt, params, settings["n_head"], n)
+    return lambda prompt, n: generate(prompt, params, n_head, n)
+
+
+def picogpt_batch(model_dir: Path, _: Path) -> Together:
+    params, n_head = picogpt_params(model_dir)
+    from picogpt.decoding import batch
+
+    def run(prompts: list[list[int]], n: int) -> list[list[int]]:
+        return list(batch.in_order(batch.generate(prompts, params, n_head, n, batch_size=len(prompts))))
+
+    return run
+
+
+def picogpt_samples(model_dir: Path, _: Path) -> Together:
+    """As many samples of the first prompt, to compare with: the prompt is computed once."""
+    params, n_head = picogpt_params(model_dir)
+    from picogpt import gpt2
+
+    def run(prompts: list[list[int]], n: int) -> list[list[int]]:
+        return list(map(list, zip(*gpt2.generate(prompts[0], params, n_head, n, nsamples=len(prompts)), strict=True)))
+
+    return run
 
 
 def picogpt_lookahead(model_dir: Path, work_dir: Path) -> Engine:
@@ -77,12 +107,18 @@ def exported(model_dir: Path, directory: Path, *how: str) -> Path:
     return directory
 
 
-def transformers(model_dir: Path, work_dir: Path) -> Engine:
+def transformers_model(model_dir: Path, work_dir: Path) -> Any:
     import torch
     from transformers import GPT2LMHeadModel
 
     torch.set_num_threads(CORES)
-    model = GPT2LMHeadModel.from_pretrained(exported(model_dir, work_dir / "hf", "hf")).eval()
+    return GPT2LMHeadModel.from_pretrained(exported(model_dir, work_dir / "hf", "hf")).eval()
+
+
+def transformers(model_dir: Path, work_dir: Path) -> Engine:
+    import torch
+
+    model = transformers_model(model_dir, work_dir)
 
     def run(prompt: list[int], n: int) -> Iterator[int]:
         with torch.inference_mode():
@@ -95,7 +131,26 @@ def transformers(model_dir: Path, work_dir: Path) -> Engine:
     return run
 
 
-def ctranslate2(model_dir: Path, work_dir: Path, precision: str = "float32") -> Engine:
+def transformers_batch(model_dir: Path, work_dir: Path) -> Together:
+    """The prompts are padded on their left, as its documentation says."""
+    import torch
+
+    model = transformers_model(model_dir, work_dir)
+    settings: dict[str, Any] = {"do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+
+    def run(prompts: list[list[int]], n: int) -> list[list[int]]:
+        longest = max(map(len, prompts))
+        ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
+        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        with torch.inference_mode():
+            texts = model.generate(ids, attention_mask=mask, min_new_tokens=n, max_new_tokens=n, **settings)
+        return texts[:, longest:].tolist()
+
+    return run
+
+
+def ctranslate2_generator(model_dir: Path, work_dir: Path, precision: str) -> tuple[Any, dict[int, str]]:
+    """CTranslate2's model, and the symbols that it takes instead of ids."""
     import ctranslate2
 
     converted = work_dir / f"ctranslate2-{precision}"
@@ -104,11 +159,27 @@ def ctranslate2(model_dir: Path, work_dir: Path, precision: str = "float32") -> 
         ctranslate2.converters.TransformersConverter(source).convert(str(converted), quantization=precision)
     generator = ctranslate2.Generator(str(converted), compute_type=precision, intra_threads=CORES)
     symbols = {token_id: symbol for symbol, token_id in json.loads((model_dir / "encoder.json").read_text()).items()}
+    return generator, symbols
+
+
+def ctranslate2(model_dir: Path, work_dir: Path, precision: str = "float32") -> Engine:
+    generator, symbols = ctranslate2_generator(model_dir, work_dir, precision)
 
     def run(prompt: list[int], n: int) -> Iterator[int]:
         words = [symbols[token_id] for token_id in prompt]
         for step in generator.generate_tokens(words, max_length=n, min_length=n, sampling_topk=1):
             yield step.token_id
+
+    return run
+
+
+def ctranslate2_batch(model_dir: Path, work_dir: Path) -> Together:
+    generator, symbols = ctranslate2_generator(model_dir, work_dir, "float32")
+
+    def run(prompts: list[list[int]], n: int) -> list[list[int]]:
+        words = [[symbols[token_id] for token_id in prompt] for prompt in prompts]
+        how = {"min_length": n, "sampling_topk": 1, "include_prompt_in_result": False}
+        return [result.sequences_ids[0] for result in generator.generate_batch(words, max_length=n, **how)]
 
     return run
 
@@ -163,6 +234,20 @@ ENGINES = {
 }
 
 
+TOGETHER = {
+    "picogpt.batch": picogpt_batch,
+    "picogpt, samples of one prompt": picogpt_samples,
+    "transformers, batch": transformers_batch,
+    "CTranslate2 float32, batch": ctranslate2_batch,
+}
+
+
+def timed_together(engine: Together, prompts: list[list[int]], n: int) -> dict[str, Any]:
+    start = time.perf_counter()
+    tokens = engine(prompts, n)
+    return {"tokens": tokens, "total": time.perf_counter() - start}
+
+
 def timed(engine: Engine, prompt: list[int], n: int) -> dict[str, Any]:
     start = time.perf_counter()
     ids = engine(prompt, n)
@@ -176,13 +261,14 @@ def main(name: str, model_dir: str, work_dir: str, prompt: str = "", n: str = ""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     answers = sys.stdout
     sys.stdout = sys.stderr  # for anything else that an engine prints
-    engine = ENGINES[name](Path(model_dir), Path(work_dir))
+    engine: Any = (ENGINES | TOGETHER)[name](Path(model_dir), Path(work_dir))
     if prompt:
         print(json.dumps(timed(engine, json.loads(prompt), int(n))), file=answers)
         return
+    answer = timed_together if name in TOGETHER else timed
     print(json.dumps("ready"), file=answers, flush=True)
     for line in sys.stdin:
-        print(json.dumps(timed(engine, **json.loads(line))), file=answers, flush=True)
+        print(json.dumps(answer(engine, **json.loads(line))), file=answers, flush=True)
 
 
 if __name__ == "__main__":

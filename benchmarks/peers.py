@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -54,9 +55,16 @@ class Worker:
         return (self.process.stderr.read().strip().splitlines() or ["no reason given"])[-1]
 
     def ask(self, prompt: list[int], n: int) -> dict[str, Any]:
-        self.process.stdin.write(json.dumps({"prompt": prompt, "n": n}) + "\n")
+        return self.request(prompt=prompt, n=n)
+
+    def request(self, **what: Any) -> dict[str, Any]:
+        self.process.stdin.write(json.dumps(what) + "\n")
         self.process.stdin.flush()
         return self.answer()
+
+    def end(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
 
 
 def prompts() -> dict[str, tuple[list[int], int]]:
@@ -193,20 +201,22 @@ def plot(results: dict[str, dict[str, list[float]]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main() -> None:
+def started(names: Iterable[str], model_dir: Path) -> list[Worker]:
+    """A worker for each engine that is installed; the others are named."""
     WORK_DIR.mkdir(parents=True, exist_ok=True)
+    workers = [Worker(name, model_dir) for name in names]
+    for worker in workers:
+        if not worker.works:
+            print(f"left out: {worker.name}: {worker.why_not()}", file=sys.stderr)
+    return [worker for worker in workers if worker.works]
+
+
+def main() -> None:
     model_dir = make_model("124M")
-    workers = []
-    for name in ENGINES:
-        worker = Worker(name, model_dir)
-        if worker.works:
-            workers.append(worker)
-        else:
-            print(f"left out: {name}: {worker.why_not()}", file=sys.stderr)
+    workers = started(ENGINES, model_dir)
     results = measure(workers)
     for worker in workers:
-        worker.process.stdin.close()
-        worker.process.wait()
+        worker.end()
     agreed = [worker for worker in workers if "decode" in results[worker.name]]
     for name, seconds in whole_commands(agreed, model_dir).items():
         results[name]["whole command"] = seconds
