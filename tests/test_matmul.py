@@ -14,6 +14,15 @@ from picogpt.matmul import FEW_ROWS, gains_from_pieces, matmul
 from tests.helpers import ROOT
 
 
+@pytest.fixture(autouse=True, params=[True, False], ids=["AVX-512", "no AVX-512"])
+def avx512(request, monkeypatch):
+    monkeypatch.setattr(module, "has_avx512", lambda: request.param)
+    return request.param
+
+
+for_pieces = pytest.mark.parametrize("avx512", [True], indirect=True)
+
+
 def random_array(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
@@ -30,7 +39,7 @@ def assert_same_product(x, w):
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3])
-@pytest.mark.parametrize("n_rows", [1, *FEW_ROWS[:3], 8, FEW_ROWS[-1], FEW_ROWS[-1] + 1])
+@pytest.mark.parametrize("n_rows", [1, *FEW_ROWS[:3], 8, FEW_ROWS[-1], FEW_ROWS[-1] + 1, 16, 31])
 @pytest.mark.parametrize(("n_in", "n_out"), [(768, 768), (300, 1999), (1024, 513), (16, 40_007), (6400, 102)])
 def test_every_shape_gives_numpys_product(monkeypatch, cores, n_rows, n_in, n_out):
     monkeypatch.setattr(module, "n_cores", lambda: cores)
@@ -48,6 +57,7 @@ def test_every_piece_is_computed_once(monkeypatch):
     np.testing.assert_array_equal(matmul(x, w), np.repeat(np.arange(5003, dtype=np.float32)[None], 5, axis=0))
 
 
+@for_pieces
 @pytest.mark.parametrize("n_rows", [2, 12])
 def test_pieces_are_small_and_shared_out_among_the_cores(monkeypatch, n_rows):
     """What makes it fast: no piece larger than BLAS's small kernels take, and an equal share for each core."""
@@ -70,6 +80,20 @@ def test_pieces_are_small_and_shared_out_among_the_cores(monkeypatch, n_rows):
         shares.clear()
         matmul(random_array(n_rows, 64), fortran(64, n_out))
         assert len(shares) == n_shares
+
+
+@pytest.mark.parametrize("avx512", [False], indirect=True)
+def test_rows_are_filled_up_to_eights_without_avx512(monkeypatch):
+    seen, plain = [], np.matmul
+    monkeypatch.setattr(np, "matmul", lambda x, w, out: seen.append((x.shape[0], w.shape[1])) or plain(x, w, out=out))
+    for n_rows, n_filled in ((2, 8), (8, 8), (9, 16), (64, 64)):
+        seen.clear()
+        matmul(random_array(n_rows, 64), fortran(64, 9000))
+        assert seen == [(n_filled, 3072), (n_filled, 3072), (n_filled, 2856)]
+    seen.clear()
+    for n_rows, n_out in ((1, 9000), (65, 9000)):
+        matmul(random_array(n_rows, 64), fortran(64, n_out))
+    assert not seen
 
 
 def test_the_head_and_matrices_of_any_order():
@@ -168,6 +192,7 @@ import os, signal, sys
 import numpy as np
 from picogpt import matmul as module
 module.n_cores = lambda: 3
+module.has_avx512 = lambda: True
 x, w = np.ones((8, 1024), np.float32), np.ones((1024, 2000), np.float32, order="F")
 
 def is_right():
@@ -223,6 +248,7 @@ if len(sys.argv) == 1:
     assert run_python(without_threads) == ["first", "True", "second", "True"]
 
 
+@for_pieces
 def test_products_where_the_system_gives_no_threads(monkeypatch):
     """A piece that stays in the queue of a thread to come must not write into the result later on."""
 
@@ -245,6 +271,7 @@ def test_products_where_the_system_gives_no_threads(monkeypatch):
     assert not y.any()
 
 
+@for_pieces
 def test_products_in_several_threads_at_once(monkeypatch):
     monkeypatch.setattr(module, "n_cores", lambda: 3)
     module._threads.cache_clear()  # so that all of them ask for the threads at once
@@ -255,6 +282,7 @@ def test_products_in_several_threads_at_once(monkeypatch):
             np.testing.assert_allclose(y, x @ w, rtol=1e-4, atol=1e-4)
 
 
+@for_pieces
 def test_an_error_in_another_thread_is_raised(monkeypatch):
     in_pieces = module._in_pieces
 
@@ -271,6 +299,7 @@ def test_an_error_in_another_thread_is_raised(monkeypatch):
         matmul(random_array(8, 1024), w)
 
 
+@for_pieces
 def test_the_callers_errstate_holds_in_every_thread(monkeypatch):
     monkeypatch.setattr(module, "n_cores", lambda: 3)
     x, w = np.zeros((8, 1024), np.float32), fortran(1024, 2000)
