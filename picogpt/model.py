@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from picogpt import files, gpt2, utils
 from picogpt.arrays import Array, ArrayLike, Edits, Params
 from picogpt.encoder import Encoder
-from picogpt.errors import UserError
+from picogpt.errors import UserError, check_known
 from picogpt.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -401,7 +401,11 @@ class Model:
         return file.start
 
     def sampling(self, **settings: Any) -> Sampling:
-        """The settings as one object. Raises UserError if one is out of range, or names a token that there is not."""
+        """The settings as one object.
+
+        Raises UserError if one is unknown or out of range, or names a token that there is not.
+        """
+        check_known(settings, Sampling.__dataclass_fields__)
         sampling = Sampling(**settings)
         sampling.check_ids(self.hparams["n_vocab"])
         return sampling

@@ -161,9 +161,12 @@ def test_other_mistakes_of_type_are_named(model):
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_an_unknown_setting_is_a_type_error(model, call):
-    with pytest.raises(TypeError, match="temprature"):
+def test_an_unknown_setting_is_named_with_the_nearest(model, call):
+    with pytest.raises(picogpt.UserError, match=r"^unknown setting temprature: did you mean temperature\?$") as caught:
         call(model, "ROMEO:", 3, temprature=1)
+    assert isinstance(caught.value, TypeError)
+    with pytest.raises(picogpt.UserError, match=r"^unknown setting xyz: the settings are temperature, top_k, top_p, "):
+        call(model, "ROMEO:", 3, xyz=1)
 
 
 @pytest.mark.parametrize("ids", [[], [1024], [-1], [0.5], [0] * 257])

@@ -476,6 +476,7 @@ def test_train_begins_with_the_weights_it_is_given():
         ({"n_ctx": 2.5}, "found 2.5"),
         ({"steps": 0}, "steps must be 1 or more"),
         ({"n_head": 5}, "n_head"),
+        ({"learning_rte": 1}, "unknown setting learning_rte: did you mean learning_rate?"),
     ],
 )
 def test_train_refuses(wrong, words):

@@ -13,11 +13,11 @@ import json
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
-from picogpt.errors import UserError
+from picogpt.errors import UserError, near
 
 Flags = Mapping[str, inspect.Parameter]
 Spellings = Mapping[str, tuple[str, str | None]]
@@ -152,18 +152,6 @@ def find(flag: str, known: Spellings) -> tuple[str, str | None]:
     nearest = near(spelled(flag).lstrip("-").lower(), {name: None for name, _ in known.values()})
     hint = f"did you mean --{nearest}?" if nearest else "--help shows all flags"
     raise UserError(f"unknown flag {flag[:SHOWN]}: {hint} (text that begins with a dash goes last, after --)")
-
-
-def near(name: str, names: Iterable[str]) -> str | None:
-    """The name closest to one that is misspelt or cut short, or that has a word of it, as --tokens has."""
-    import difflib  # only for a flag that is not known
-
-    found = [other for other in names if other.replace("_", "").startswith(name.replace("_", ""))]
-    found += difflib.get_close_matches(name, names, n=1, cutoff=0.75)
-    found += [other for other in names for word in name.split("_") if len(word) > 3 and word in other]
-    words = {word: other for other in reversed([*names]) for word in other.split("_") if len(word) > 3}
-    found += [words[word] for word in difflib.get_close_matches(name, words, n=1, cutoff=0.75)]
-    return next(iter(found), None)
 
 
 def value_of(flag: re.Match[str], implied: str | None, rest: list[str], known: Spellings) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from picogpt import files
 from picogpt.commands import arguments, cli
 from picogpt.decoding.conversation import Conversation
-from picogpt.errors import UserError
+from picogpt.errors import UserError, near
 from picogpt.model import Model
 from picogpt.sampling import GREEDY, Sampling
 
@@ -111,7 +111,7 @@ class Session:
         """The command of this name. Raises UserError, with a hint, if there is none."""
         if name in self.commands:
             return self.commands[name]
-        nearest = arguments.near(name, self.commands) if name else None
+        nearest = near(name, self.commands) if name else None
         hint = f"did you mean /{nearest}?" if nearest else "/help shows all"
         raise UserError(f"unknown command {files.quoted('/' + name)}: {hint}")
 
@@ -151,7 +151,7 @@ class Session:
             files.note(", ".join(f"{name} {known.get(name, flags[name].default)}" for name in flags))
             return
         if name not in flags:
-            nearest = arguments.near(name, flags)
+            nearest = near(name, flags)
             hint = f"did you mean {nearest}?" if nearest else "/set shows all"
             raise UserError(f"unknown setting {files.quoted(name)}: {hint}")
         given = [f"--{name}={value.strip()}"] if value.strip() else []

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from picogpt import files
-from picogpt.commands.arguments import Flags, near, parser_for
-from picogpt.errors import UserError
+from picogpt.commands.arguments import Flags, parser_for
+from picogpt.errors import UserError, near
 
 FREE = {"resume", "output_dir", "settings_file", "recipe", "n_threads", "sample"}  # may change when a run goes on
 RECIPES = Path(__file__).parent.parent / "training" / "recipes"

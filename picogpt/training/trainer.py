@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from picogpt.arrays import Array, ArrayLike, Params
-from picogpt.errors import UserError
+from picogpt.errors import UserError, check_known
 from picogpt.gpt2 import check_ids
 from picogpt.training.data import Data, Windows
 from picogpt.training.optimizer import AdamW, learning_rate, norm
@@ -141,7 +141,7 @@ def train(params: Params, tokens: ArrayLike, n_head: int, n_ctx: int | None = No
     n_ctx   the length of a window, by default all that the model sees
 
     `settings` are the fields of Settings: steps, batch_size, learning_rate, ... Raises UserError for a setting that is
-    out of range, a text shorter than a window, or a loss that is not finite.
+    unknown or out of range, a text shorter than a window, or a loss that is not finite.
 
     >>> import picogpt
     >>> model = picogpt.load("shakespeare")
@@ -150,6 +150,7 @@ def train(params: Params, tokens: ArrayLike, n_head: int, n_ctx: int | None = No
     >>> picogpt.Model(model.encoder, model.hparams, params).generate("The quick brown", n_tokens_to_generate=12)
     ' fox jumps over the lazy'
     """
+    check_known(settings, Settings.__dataclass_fields__)
     with Trainer(hparams_of(params, n_head), Settings(**settings)) as trainer:
         trainer.start_from(flat(params))
         data = Windows(check_ids(tokens, len(params["wte"])), checked_n_ctx(n_ctx, len(params["wpe"])))
