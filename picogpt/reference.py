@@ -87,7 +87,7 @@ def gpt2(inputs, wte, wpe, blocks, ln_f, n_head, lm_head=None):  # [..., n_seq] 
     x = x + wpe[: x.shape[-2], :]  # and where it stands: [n_seq, n_embd]
     for block in blocks:
         x = transformer_block(x, **block, n_head=n_head)
-    return layer_norm(x, **ln_f) @ (wte if lm_head is None else lm_head).T  # [..., n_seq, n_vocab]; GPT-2 has wte
+    return layer_norm(x, **ln_f) @ (wte if lm_head is None else lm_head).T  # [..., n_seq, n_vocab]; GPT-2's head is wte
 
 
 def generate(inputs, params, n_head, n_tokens_to_generate):  # a list of ids -> the list of ids that follow

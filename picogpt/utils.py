@@ -49,6 +49,7 @@ def load_encoder_hparams_and_params(
 
     params is {"wte": [n_vocab, n_embd], "wpe": [n_ctx, n_embd], "blocks": [{"attn": {"c_attn": {"w", "b"}, "c_proj"},
     "mlp": {"c_fc", "c_proj"}, "ln_1": {"g", "b"}, "ln_2"}, ...], "ln_f": {"g", "b"}}, read-only float32 arrays.
+    A model whose head is not wte also has "lm_head": [n_vocab, n_embd], and "own_head": True among its hyperparameters.
 
     models_dir is PICOGPT_MODELS_DIR or "models" by default. Raises UserError if a model cannot be found or loaded.
 

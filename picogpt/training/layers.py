@@ -294,6 +294,6 @@ def softmax_and_losses(logits: Array, targets: Array) -> Array:  # [n_rows, n_vo
 
 
 def row_blocks(n_rows: int, n_vocab: int) -> Iterator[slice]:
-    """Rows whose logits are computed at a time: few for the cache, more if the head, read for each, is large."""
+    """Rows whose logits are computed at a time: few for the cache, more if a large head has to be read for each."""
     size = min(max(n_vocab // 64, 64), 256)
     return (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))
