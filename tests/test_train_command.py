@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -256,6 +257,19 @@ def test_a_finished_run_says_so(text, capsys):
     capsys.readouterr()
     run("--output_dir", "out", "--resume", "text.txt", "--n_embd", "16")
     assert capsys.readouterr().err.startswith("out: all 4 steps were done before")
+    assert snapshot(text / "out") == before
+
+
+def test_a_run_without_progress_ends_early_and_says_so(text, capsys):
+    many = ["100" if word == "4" and before == "--steps" else word for before, word in pairwise(["", *SMALL])]
+    many += ["--learning_rate", "1e-9", "--min_learning_rate", "0", "--patience", "3"]
+    run("text.txt", "--output_dir", "out", *many)
+    before, said = snapshot(text / "out"), capsys.readouterr()
+    n_lines = len(said.out.splitlines())
+    assert 4 <= n_lines < 50
+    assert said.err == f"out: ended at step {2 * n_lines}, 3 evaluations after the best one\n"
+    run("--output_dir", "out", "--resume")
+    assert capsys.readouterr() == ("", said.err)
     assert snapshot(text / "out") == before
 
 

@@ -18,7 +18,7 @@ from picogpt.training.trainer import Trainer
 from picogpt.weights import store, tensorfile
 from tests import disks, small_run
 from tests.helpers import ENVIRONMENT, ROOT, refused
-from tests.small_run import HPARAMS, SETTINGS, go_on, outcome
+from tests.small_run import EVERY, HPARAMS, SETTINGS, go_on, outcome
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +104,34 @@ def test_a_run_that_is_done_stays_as_it_is(run, undisturbed):
     steps = Counter(1, lambda: pytest.fail("a step too many"))
     go_on(run, on_step=steps)
     assert outcome(run) == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "n_rows"),
+    [
+        ([4, 3, 2, 1], 1, 4),
+        ([4, 3, 5, 1], 1, 3),
+        ([4, 3, 3, 1], 1, 3),  # the same is not lower
+        ([4, 3, 5, 1], 2, 4),
+        ([4, 1, 5, 3, 2], 3, 5),
+        ([1, 2, 3, 4, 5], 3, 4),
+        ([1, 2, 3, 4, 5], 0, 5),
+    ],
+)
+def test_a_run_ends_when_the_loss_has_not_been_lower_for_some_evaluations(losses, patience, n_rows, run, monkeypatch):
+    settings = replace(SETTINGS, steps=EVERY * len(losses), patience=patience)
+    left = iter(losses)
+
+    class Scripted(Trainer):
+        def loss(self, data):
+            return float(next(left))
+
+    monkeypatch.setattr(small_run, "Trainer", Scripted)
+    go_on(run, settings)
+    assert [row["held_out_loss"] for row in read_table(run / LOG)] == losses[:n_rows]
+    before = outcome(run)
+    go_on(run, settings)  # a resumed run has ended as well
+    assert outcome(run) == before
 
 
 def test_best_model_stays_when_later_ones_are_worse(run):

@@ -76,6 +76,8 @@ def to_the_end(
                 trainer, run, data, held_out, evaluate_every, on_step,
                 lambda row: write(report(row, trainer.averaged.params)),
             )  # fmt: skip
+    if trainer.step < settings.steps:
+        files.note(f"{run.directory}: ended at step {trainer.step}, {settings.patience} evaluations after the best one")
     picture.draw(run)
 
 

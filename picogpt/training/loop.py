@@ -18,14 +18,15 @@ def fit(
     trainer: Trainer, run: Run, data: Data, held_out: Data, evaluate_every: int,
     on_step: Callable[[Step], None] = lambda step: None, on_row: Callable[[Row], None] = lambda row: None,
 ) -> None:  # fmt: skip
-    """Train to the last step. Every `evaluate_every` steps, and at the end, there are an evaluation and a checkpoint.
+    """Train to the last step, or until the held-out loss has settled. Every `evaluate_every` steps, and after the last,
+    there are an evaluation and a checkpoint.
 
     Ctrl-C saves a checkpoint after the step that is being done, and raises KeyboardInterrupt. A second one does so at
     once. Raises UserError if a loss is not finite, or a file cannot be written; the last checkpoint stays.
     """
-    last = trainer.settings.steps
+    last, patience = trainer.settings.steps, trainer.settings.patience
     with interrupted() as is_interrupted:
-        while trainer.step < last:
+        while trainer.step < last and not run.has_settled(patience):
             started = time.perf_counter()
             with told(run):
                 step = trainer.train(data)

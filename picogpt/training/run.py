@@ -87,6 +87,11 @@ class Run:
             files.save_text(self.directory / LOG, table(self.rows))
         return row
 
+    def has_settled(self, patience: int) -> bool:
+        """Whether the loss on held-out text was lowest `patience` or more evaluations ago; never if that is 0."""
+        losses = [row["held_out_loss"] for row in self.rows]
+        return 0 < patience < len(losses) - losses.index(min(losses)) if losses else False
+
     def save_state(self, trainer: Trainer) -> None:
         """Write all that `restore` needs. Raises UserError on a full disk."""
         numbers = {"step": trainer.step, "best": self.best, **self.since}

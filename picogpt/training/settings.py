@@ -31,6 +31,7 @@ class Settings:
     """How a model is trained.
 
     steps: the number of updates
+    patience: evaluations in a row without a lower loss on held-out text, after which a run ends; 0 for no such end
     batch_size: windows, or examples, per update
     learning_rate: the highest
     min_learning_rate: the lowest, at the end of the cosine
@@ -55,6 +56,7 @@ class Settings:
     """
 
     steps: int = 2000
+    patience: int = 0
     batch_size: int = 16
     learning_rate: float = 1e-3
     min_learning_rate: float = 1e-4
