@@ -14,6 +14,12 @@ The model itself is in picogpt.gpt2, and on one page in picogpt.reference.
 
 from __future__ import annotations
 
+import os
+
+# log2 of the ticks that a thread of OpenBLAS keeps a core busy after a product, waiting for the next one: less than a
+# millisecond, where 2^28 would take the core from our own threads for a tenth of a second. NumPy reads it when it loads
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "21")
+
 TYPE_CHECKING = False  # not from typing, which takes a while to import
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -204,6 +204,16 @@ def test_a_model_of_ones_own_params(model):
 # the package
 
 
+def test_blas_threads_soon_give_their_cores_back_unless_the_user_says_otherwise(monkeypatch):
+    code = "import os, picogpt; print(os.environ['OPENBLAS_THREAD_TIMEOUT'])"
+    for given, expected in ((None, "21"), ("26", "26")):
+        monkeypatch.delenv("OPENBLAS_THREAD_TIMEOUT", raising=False)
+        if given:
+            monkeypatch.setenv("OPENBLAS_THREAD_TIMEOUT", given)
+        process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+        assert process.stdout.split() == [expected]
+
+
 def test_import_picogpt_imports_next_to_nothing():
     code = "import sys, numpy; before = set(sys.modules); import picogpt; print(*set(sys.modules) - before)"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -83,13 +83,13 @@ def test_pieces_are_small_and_shared_out_among_the_cores(monkeypatch, n_rows):
 
 
 @pytest.mark.parametrize("avx512", [False], indirect=True)
-def test_rows_are_filled_up_to_eights_without_avx512(monkeypatch):
+def test_rows_are_single_or_filled_up_to_eights_without_avx512(monkeypatch):
     seen, plain = [], np.matmul
-    monkeypatch.setattr(np, "matmul", lambda x, w, out: seen.append((x.shape[0], w.shape[1])) or plain(x, w, out=out))
-    for n_rows, n_filled in ((2, 8), (8, 8), (9, 16), (64, 64)):
+    monkeypatch.setattr(np, "matmul", lambda x, w, out: seen.append((x.shape[:-1], w.shape[1])) or plain(x, w, out=out))
+    for n_rows, rows in ((2, (2, 1)), (4, (4, 1)), (5, (1, 8)), (8, (1, 8)), (9, (1, 16)), (64, (1, 64))):
         seen.clear()
-        matmul(random_array(n_rows, 64), fortran(64, 9000))
-        assert seen == [(n_filled, 3072), (n_filled, 3072), (n_filled, 2856)]
+        matmul(random_array(n_rows, 128), fortran(128, 4200))
+        assert seen == [(rows, 1536), (rows, 1536), (rows, 1128)]
     seen.clear()
     for n_rows, n_out in ((1, 9000), (65, 9000)):
         matmul(random_array(n_rows, 64), fortran(64, n_out))
