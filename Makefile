@@ -54,6 +54,7 @@ bench: $(VENV)/installed-bench
 bench-peers: .bench/peers/installed
 	$(if $(WITH),ln -sfn "$(abspath $(WITH))" .bench/peers/picoGPT)
 	$(UNPINNED) .bench/python/bin/python -m benchmarks.peers
+	$(UNPINNED) .bench/python/bin/python -m benchmarks.batches
 
 # WITH_NANOGPT=a clone of nanoGPT uses its own model; SIZES="small 124M-256" measures these alone
 bench-train: .bench/peers/installed
