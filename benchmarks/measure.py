@@ -94,7 +94,11 @@ def spread(values: list[float]) -> str:
 
 def machine() -> str:
     """One line about the processor, the versions and the BLAS that NumPy found."""
-    pinned = [f"{name}={value}" for name, value in os.environ.items() if name.startswith(("OPENBLAS_", "OMP_", "MKL_"))]
+    pinned = [
+        f"{name}={value}"
+        for name, value in os.environ.items()
+        if name.startswith(("OPENBLAS_", "OMP_", "MKL_")) and name != "OPENBLAS_THREAD_TIMEOUT"  # picogpt sets it
+    ]
     line = (
         f"{_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, NumPy {np.__version__}, {_blas()}"
     )
