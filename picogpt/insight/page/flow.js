@@ -4,7 +4,7 @@ function makeFlow() {
   const steps = [...document.querySelectorAll("[data-strip]")].map(makeStep);
   if (model.own_head) {
     element("flow-head").textContent = "lm_head";
-    element("flow-list").textContent = "a second list, which this model has for this";
+    element("flow-list").textContent = "a second list, used for this alone";
   }
   element("layer").max = model.n_layer - 1;
   element("layer").addEventListener("input", () => choose({ layer: +element("layer").value }));
