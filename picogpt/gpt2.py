@@ -163,7 +163,7 @@ def causal_mask(n: int) -> Array:  # -> [n, n]
 
 def mha(
     x: Array, c_attn: Params, c_proj: Params, n_head: int,
-    kv_cache: KVCache | KVCaches | None = None, layer: int = 0, wanted: slice = slice(None),
+    kv_cache: KVCache | KVCaches | None = None, layer: int = 0, wanted: slice | Array = slice(None),
 ) -> Array:  # [..., n_seq, n_embd] -> [..., n_wanted, n_embd]  # fmt: skip
     *batch, n_seq, n_embd = x.shape
 
@@ -187,7 +187,7 @@ def mha(
 
 def transformer_block(
     x: Array, mlp: Params, attn: Params, ln_1: Params, ln_2: Params, n_head: int,
-    kv_cache: KVCache | KVCaches | None = None, layer: int = 0, wanted: slice = slice(None),
+    kv_cache: KVCache | KVCaches | None = None, layer: int = 0, wanted: slice | Array = slice(None),
 ) -> Array:  # [..., n_seq, n_embd] -> [..., n_wanted, n_embd]  # fmt: skip
     y = mha(layer_norm(x, **ln_1), **attn, n_head=n_head, kv_cache=kv_cache, layer=layer, wanted=wanted)
     y += x[..., wanted, :]  # in place: new memory would take longer than the additions
@@ -201,7 +201,8 @@ def hidden_states(
 ) -> Array:  # [..., n_seq] -> [..., n_seq, n_embd], or [..., n_last, n_embd]  # fmt: skip
     """The model without its head, lm_head or wte. The new positions follow those in the cache and are added to it.
 
-    With n_last, only the last n_last positions are wanted, and the last block skips work that only the others need.
+    With n_last, only the last n_last positions are wanted, and the last block skips work that only the others need. Of
+    several texts in KVCaches, the last position of each is wanted, whatever n_last is.
 
     Raises UserError if there are no tokens, or more positions than the model sees.
     """
@@ -213,8 +214,9 @@ def hidden_states(
     if positions.max() >= len(wpe):
         raise UserError(f"the model sees {len(wpe)} positions, found {positions.max() + 1}: give it fewer tokens")
     x = wte[inputs] + wpe[positions]
+    last = kv_cache.ends - 1 if isinstance(kv_cache, KVCaches) else slice(-(n_last or 0), None)
     for layer, block in enumerate(blocks):
-        wanted = slice(-n_last, None) if n_last and layer == len(blocks) - 1 else slice(None)
+        wanted = last if n_last and layer == len(blocks) - 1 else slice(None)
         x = transformer_block(x, **block, n_head=n_head, kv_cache=kv_cache, layer=layer, wanted=wanted)
     if kv_cache is not None:
         kv_cache.advance(n_seq)
@@ -337,25 +339,28 @@ class KVCaches:
         return np.concatenate([kv_cache.positions(n) for kv_cache, n in zip(self.caches, self.sizes, strict=True)])
 
     def attention(self, layer: int, q: Array, k: Array, v: Array) -> Array:
-        # 3 x [n_head, n_seq, d_head] -> [n_head, n_seq, d_head]
-        """Append k and v to the cache of each text, and let each query look at its own text."""
+        # [n_head, n_wanted, d_head], 2 x [n_head, n_seq, d_head] -> [n_head, n_wanted, d_head]
+        """Append k and v to the cache of each text, and let each query look at its own text.
+
+        The queries are those of all new positions, or of the last one of each text.
+        """
         if len(self.caches) == q.shape[-2]:
-            return self.attention_of_one_each(layer, q, k, v)
+            return self.attention_of_the_last(layer, q, k, v)
         outs = []
         for kv_cache, n, end in zip(self.caches, self.sizes, self.ends, strict=True):
             new = slice(end - n, end)
             outs.append(causal_attention(q[:, new], *kv_cache.extend(layer, k[:, new], v[:, new])))
         return np.concatenate(outs, axis=-2)
 
-    def attention_of_one_each(self, layer: int, q: Array, k: Array, v: Array) -> Array:
-        """The same with one new token of each text. One softmax for all of them takes fewer calls."""
+    def attention_of_the_last(self, layer: int, q: Array, k: Array, v: Array) -> Array:
+        """The same with one query for each text. One softmax for all of them takes fewer calls."""
         n_head, n_texts, d_head = q.shape
         q = q / math.sqrt(d_head)
-        n_k = max(kv_cache.length for kv_cache in self.caches) + 1
+        n_k = max(kv_cache.length + n for kv_cache, n in zip(self.caches, self.sizes, strict=True))
         scores = np.full((n_texts, n_head, 1, n_k), -1e10, np.float32)  # padded: softmax gives 0 there
         outs = []
-        for i, kv_cache in enumerate(self.caches):
-            keys, values = kv_cache.extend(layer, k[:, i : i + 1], v[:, i : i + 1])
+        for i, (kv_cache, n, end) in enumerate(zip(self.caches, self.sizes, self.ends, strict=True)):
+            keys, values = kv_cache.extend(layer, k[:, end - n : end], v[:, end - n : end])
             np.matmul(q[:, i : i + 1], keys.swapaxes(-1, -2), out=scores[i, :, :, : keys.shape[-2]])
             outs.append(values)
         softmax(scores, out=scores)

@@ -249,10 +249,15 @@ def test_texts_of_any_lengths_in_one_pass(data, seed):
         longest = data.draw(st.sampled_from([1, 15]))
         news = [rng.integers(0, N_VOCAB, data.draw(st.integers(1, longest))) for _ in texts]
         together = gpt2.KVCaches(caches, list(map(len, news)))
-        fast = gpt2.gpt2(np.concatenate(news), **params, n_head=N_HEAD, kv_cache=together)
+        if data.draw(st.booleans()):  # the last position of each
+            x = gpt2.hidden_states(np.concatenate(news), **params, n_head=N_HEAD, kv_cache=together, n_last=1)
+            fast, ends = gpt2.logits(x, gpt2.head_of(params)), range(1, len(texts))
+        else:
+            fast, ends = gpt2.gpt2(np.concatenate(news), **params, n_head=N_HEAD, kv_cache=together), together.ends[:-1]
         texts = [np.append(text, new) for text, new in zip(texts, news, strict=True)]
-        for rows, new, text in zip(np.split(fast, together.ends[:-1]), news, texts, strict=True):
-            assert_twins(rows, reference.gpt2(text, **exact(params), n_head=N_HEAD)[-len(new) :])
+        for rows, text in zip(np.split(fast, ends), texts, strict=True):
+            assert_twins(rows, reference.gpt2(text, **exact(params), n_head=N_HEAD)[-len(rows) :])
+        assert len(fast) in (len(texts), sum(map(len, news)))
         for i, cache in enumerate(caches):
             cache.truncate(data.draw(st.integers(0, 60)))
             texts[i] = texts[i][: cache.length]

@@ -137,8 +137,8 @@ def next_of_group(texts: Sequence[Text], params: Params, n_head: int) -> Array: 
     news = [text.new for text in texts]
     kv_caches = KVCaches([text.kv_cache for text in texts], list(map(len, news)))
     with for_rows(params["wte"].shape[1]), np.errstate(all="ignore"):  # Chooser.next finds numbers that are not finite
-        x = hidden_states(np.concatenate(news), **params, n_head=n_head, kv_cache=kv_caches)
-        return logits(x[kv_caches.ends - 1], head_of(params))
+        x = hidden_states(np.concatenate(news), **params, n_head=n_head, kv_cache=kv_caches, n_last=1)
+        return logits(x, head_of(params))
 
 
 def in_order(events: Iterable[tuple[int, int | None]]) -> Iterator[list[int]]:
