@@ -47,7 +47,7 @@ def quiet(monkeypatch):
 
 @pytest.fixture(scope="module")
 def params():
-    return near_ties(1e-6)
+    return near_ties(3e-7)
 
 
 @pytest.fixture(scope="module")
@@ -98,4 +98,5 @@ def test_the_text_is_the_same_alone_beside_others_and_with_guesses(params, draft
 def test_these_weights_need_it(params, how, monkeypatch):
     """Without a second look at what is close, some texts do differ."""
     monkeypatch.setattr(choosing, "TOO_CLOSE", 0)
-    assert together(params, PROMPTS[:50], how, batch_size=7) != alone(params, PROMPTS[:50], how)
+    expected = alone(params, PROMPTS, how)
+    assert any(together(params, PROMPTS, how, batch_size) != expected for batch_size in (7, 16))
