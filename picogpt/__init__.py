@@ -3,9 +3,9 @@
 >>> import picogpt
 >>> model = picogpt.load("shakespeare")  # or "124M", a directory, ...
 >>> model.generate("ROMEO:", n_tokens_to_generate=12, temperature=0.7, seed=1)
-'\\nI would not buy.\\n\\nROMEO:'
+'\\nI will not bite to die.\\n\\nROMEO'
 >>> list(model.stream("ROMEO:", n_tokens_to_generate=4))
-['\\n', 'I', ' am', ' a']
+['\\n', 'I', "'ll", ' tell']
 >>> model.logits(model.encode("ROMEO:")).shape
 (2, 1024)
 

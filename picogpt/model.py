@@ -33,7 +33,7 @@ def load(model_size: str | Path = "124M", models_dir: str | Path | None = None) 
     >>> model
     <picogpt.Model: 6 layers, 6 heads, width 192, 256 positions, 1024 tokens>
     >>> model.generate("ROMEO:", n_tokens_to_generate=8)
-    "\\nI am a banish'd"
+    "\\nI'll tell thee, I'll"
     """
     model = open_model(model_size, models_dir)
     model.params  # noqa: B018 downloaded and converted now, not when they are first used
@@ -131,7 +131,7 @@ class Model:
         not from 1 to n_ctx - 1, and for ids outside the vocabulary.
 
         >>> load("shakespeare").score("To be, or not to be").round(2)
-        array([-3.72, -4.69, -4.7 , -3.86, -3.83, -2.23])
+        array([-3.41, -4.17, -4.46, -4.57, -3.25, -2.5 ])
         """
         from picogpt.insight import score
 
@@ -167,7 +167,7 @@ class Model:
         """The text that follows a prompt: n_tokens_to_generate tokens, or fewer if the model ends the text.
 
         >>> load("shakespeare").generate("ROMEO:", n_tokens_to_generate=12, temperature=0.7, seed=1)
-        '\\nI would not buy.\\n\\nROMEO:'
+        '\\nI will not bite to die.\\n\\nROMEO'
         """
         return "".join(self.stream(prompt, n_tokens_to_generate, stop=stop, **settings))
 
@@ -181,7 +181,7 @@ class Model:
         ...     print(repr(piece))
         '\\n'
         'I'
-        ' am'
+        "'ll"
         """
         from picogpt.decoding import stopping
 
@@ -195,7 +195,7 @@ class Model:
         """Several texts that follow one prompt, generated as one batch.
 
         >>> load("shakespeare").samples("ROMEO:", 2, n_tokens_to_generate=6, temperature=1, seed=1)
-        ['\\nI would not bu', '\\nBy such saints']
+        ['\\nI take good heart beg', '\\nBy such saints']
         """
         request = prompt, nsamples, n_tokens_to_generate
         return [text.text for text in self.complete_samples(*request, stop=stop, logprobs=None, **settings)]
@@ -207,7 +207,7 @@ class Model:
         """The text that follows each of many prompts, in their order. It is what `generate` returns for each alone.
 
         >>> list(load("shakespeare").generate_many(["ROMEO:", "To be, or not"], n_tokens_to_generate=6))
-        ['\\nI am a ban', 'hing.\\n\\nLEONTES:']
+        ["\\nI'll tell thee,", 'hing,\\nAnd I am']
         """
         request = prompts, n_tokens_to_generate
         done = self.complete_many(*request, stop=stop, logprobs=None, batch_size=batch_size, **settings)
@@ -223,7 +223,7 @@ class Model:
 
         >>> done = load("shakespeare").complete("ROMEO:", stop="\\n\\n")
         >>> done.text, done.finish_reason, done.ids[:3], round(done.logprobs[0], 3)
-        ("\\nI am a banish'd, and I'll be a borne.", 'stop', [199, 41, 477], -0.022)
+        ("\\nI'll tell thee, I'll not, and I'll not stay.", 'stop', [199, 41, 458], -0.005)
         """
         running = self.complete_stream(prompt, n_tokens_to_generate, stop=stop, logprobs=logprobs, **settings)
         for _ in running:
@@ -238,7 +238,7 @@ class Model:
 
         >>> running = load("shakespeare").complete_stream("ROMEO:", 3)
         >>> list(running), running.completion.finish_reason
-        (['\\n', 'I', ' am'], 'length')
+        (['\\n', 'I', "'ll"], 'length')
         """
         from picogpt.decoding.completion import CompletionStream, Writers
 
@@ -252,9 +252,9 @@ class Model:
     ) -> list[Completion]:  # fmt: skip
         """Several completions of one prompt, generated as one batch.
 
-        >>> texts = load("shakespeare").complete_samples("ROMEO:", 3, stop="\\n\\n", temperature=1, seed=2)
+        >>> texts = load("shakespeare").complete_samples("ROMEO:", 3, stop="\\n\\n", temperature=1, seed=1)
         >>> [text.finish_reason for text in texts]
-        ['length', 'stop', 'length']
+        ['stop', 'stop', 'length']
         """
         from picogpt.decoding.completion import Writers
 
@@ -271,8 +271,8 @@ class Model:
 
         >>> for done in load("shakespeare").complete_many(["ROMEO:", "To be, or not"], 20, stop="\\n\\n"):
         ...     print(repr(done.text), done.finish_reason)
-        "\\nI am a banish'd, and I'll be a borne." stop
-        'hing.' stop
+        "\\nI'll tell thee, I'll not, and I'll not stay." stop
+        'hing,\\nAnd I am nothing but to be a bondage.' stop
         """
         from picogpt.decoding.batch import in_order
         from picogpt.decoding.completion import Writers
@@ -335,8 +335,8 @@ class Model:
 
         >>> for found in load("shakespeare").beam_search("JULIET:", 8, num_beams=4, nsamples=2):
         ...     print(f"{found.score:.4f} {found.text!r}")
-        -1.4954 "\\nNay, I'll tell thee"
-        -1.5702 "\\nNay, then, I'll"
+        -1.3057 "\\nI'll tell thee.\\n\\n"
+        -1.4911 "\\nI'll tell thee, I'll"
         """
         from picogpt.decoding import beam
 

@@ -83,11 +83,11 @@ def test_no_tokens(model):
 def test_samples_and_rows_of_a_batch_are_completed_as_each_alone(model, how):
     how = how | {"stop": [".", "\n\n"]}
     prompts = ["ROMEO:", "JULIET:", "To be", "What"]
-    alone = [model.complete(prompt, 20, **how) for prompt in prompts]
+    alone = [model.complete(prompt, 12, **how) for prompt in prompts]
     assert {text.finish_reason for text in alone} == {"stop", "length"}
-    together = list(model.complete_many(prompts, 20, batch_size=2, **how))
+    together = list(model.complete_many(prompts, 12, batch_size=2, **how))
     assert all(same(one, other) for one, other in zip(together, alone, strict=True))
-    samples = model.complete_samples("ROMEO:", 3, 20, **how)
+    samples = model.complete_samples("ROMEO:", 3, 12, **how)
     assert same(samples[0], alone[0])
 
 

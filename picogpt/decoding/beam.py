@@ -70,8 +70,8 @@ def generate(
     >>> ids = model.encode("JULIET:")
     >>> for best in generate(ids, model.params, model.hparams["n_head"], 8, num_beams=4, nsamples=2):
     ...     print(f"{model.decode(best.ids)!r} {best.score:.4f}")
-    "\\nNay, I'll tell thee" -1.4954
-    "\\nNay, then, I'll" -1.5702
+    "\\nI'll tell thee.\\n\\n" -1.3057
+    "\\nI'll tell thee, I'll" -1.4911
     """
     check_request(inputs, params, n_tokens_to_generate, sampling)
     check(num_beams, nsamples, length_penalty, sampling)

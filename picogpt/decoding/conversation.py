@@ -49,11 +49,11 @@ class Conversation:
     >>> import picogpt
     >>> talk = Conversation(picogpt.load("shakespeare"), n_tokens_to_generate=8)
     >>> "".join(talk.say("ROMEO:"))
-    "\\nI am a banish'd"
+    "\\nI'll tell thee, I'll"
     >>> "".join(talk.say("JULIET:"))
-    "\\nI'll be a brief"
+    "\\nI'll tell thee, I'll"
     >>> talk.text
-    "ROMEO:\\nI am a banish'd\\nJULIET:\\nI'll be a brief"
+    "ROMEO:\\nI'll tell thee, I'll\\nJULIET:\\nI'll tell thee, I'll"
     """
 
     def __init__(self, model: Model, **settings: Any):

@@ -85,7 +85,7 @@ def generate(
     >>> model = picogpt.load("shakespeare")
     >>> ids = generate(model.encode("LEONTES:"), model.params, 6, 300, window="half")
     >>> model.decode(list(ids)[-9:])
-    ' a business.\\n\\nLEONTES'
+    "PAULINA:\\nI'll"
     """
     check(window)
     ids = check_ids(inputs, len(params["wte"])).tolist()

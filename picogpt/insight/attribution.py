@@ -43,9 +43,9 @@ class Attribution:
     >>> added = picogpt.load("shakespeare").trace("Good morrow, my").attribution(" lord")
     >>> for name, part in added.largest(3):
     ...     print(f"{name:<12} {part:6.2f}")
-    h0.mlp         3.37
-    h2.mlp         1.11
-    h1.mlp         1.05
+    h0.mlp         2.39
+    h4.mlp         1.94
+    h3.mlp         1.35
     """
 
     tokens: tuple[str, ...]

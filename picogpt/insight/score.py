@@ -7,7 +7,7 @@ this. `score_pieces` scores many short texts. Both take several at a time as one
 >>> model = picogpt.load("shakespeare")
 >>> ids = model.encode("To be, or not to be")
 >>> log_probabilities(ids, model.params, model.hparams["n_head"]).round(2)
-array([-3.72, -4.69, -4.7 , -3.86, -3.83, -2.23])
+array([-3.41, -4.17, -4.46, -4.57, -3.25, -2.5 ])
 
 The logits, float32, are turned into log-probabilities in float64, a few positions at a time: those of all positions of
 a long text and a large vocabulary would not fit into memory.

@@ -7,7 +7,7 @@
 >>> trace["h3.attn.z"].shape, trace.patterns.shape
 ((6, 6, 32), (6, 6, 6, 6))
 >>> trace.likeliest(3)
-[(' lord', 0.47), (' heart', 0.032), (' good', 0.03)]
+[(' lord', 0.78), (' good', 0.013), (' Lord', 0.012)]
 """
 
 from __future__ import annotations
@@ -192,9 +192,9 @@ class Trace:
         >>> import picogpt
         >>> picogpt.load("shakespeare").trace("To be, or").attention(layer=2, head=1).round(2)
         array([[1.  , 0.  , 0.  , 0.  ],
-               [0.18, 0.82, 0.  , 0.  ],
-               [0.16, 0.8 , 0.03, 0.  ],
-               [0.16, 0.58, 0.04, 0.22]], dtype=float32)
+               [0.51, 0.49, 0.  , 0.  ],
+               [0.33, 0.5 , 0.17, 0.  ],
+               [0.27, 0.38, 0.23, 0.11]], dtype=float32)
         """
         within("layer", layer, self.model.hparams["n_layer"])
         within("head", head, self.model.hparams["n_head"])
@@ -206,7 +206,7 @@ class Trace:
 
         >>> import picogpt
         >>> picogpt.load("shakespeare").trace("Good morrow, my").likeliest(2)
-        [(' lord', 0.47), (' heart', 0.032)]
+        [(' lord', 0.78), (' good', 0.013)]
         """
         if not isinstance(k, (int, np.integer)) or k < 1:
             raise UserError(f"k must be a whole number, 1 or more, found {k!r:.60}")
@@ -258,7 +258,7 @@ class Trace:
         >>> import picogpt
         >>> trace = picogpt.load("shakespeare").trace("Good morrow, my")
         >>> trace.attribution(" lord", minus=" heart")
-        <Attribution of ' lord' - ' heart': 2.68>
+        <Attribution of ' lord' - ' heart': 4.62>
         """
         ids = [self.token_id(token)] if minus is None else [self.token_id(token), self.token_id(minus)]
         last = f"h{self.model.hparams['n_layer'] - 1}.resid_post"
