@@ -107,11 +107,13 @@ def tensors(model_dir: Path) -> dict[str, Array]:
 def find_model(name: str, models_dir: Path, scratch_dir: Path) -> Path:
     """The directory of a converted model: a random one is made in scratch_dir, OpenAI's are downloaded if missing.
 
-    Raises UserError if there is no such model, or if it cannot be downloaded.
+    Raises UserError if there is no such model, if it cannot be downloaded, or if OpenAI's code cannot run it.
     """
     if name in RANDOM_MODELS:
         return make_random_model(name, models_dir, scratch_dir)
     _, hparams = utils.load_encoder_and_hparams(name, models_dir)
+    if "own_head" in hparams:
+        raise UserError(f"{name}: expected wte as the head, found a head of its own, which OpenAI's code cannot run")
     utils.load_params(name, models_dir, hparams)
     return utils.find_model_dir(name, models_dir)
 

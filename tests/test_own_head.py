@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import picogpt
+from parity import jobs
 from picogpt import gpt2, reference, utils
 from picogpt.commands import cli, train
 from picogpt.decoding import window
@@ -207,6 +208,11 @@ def test_openais_format_has_no_place_for_it(directory, tmp_path):
     pytest.importorskip("tensorflow", reason="tensorflow is not installed: it writes the checkpoint")
     with refused(tmp_path, "a head of its own, for which OpenAI's format has no place", "--format hf or gguf"):
         utils.export(directory, tmp_path / "out", "tf")
+
+
+def test_openais_code_cannot_run_it(directory, tmp_path):
+    with pytest.raises(UserError, match="expected wte as the head, found a head of its own, which"):
+        jobs.find_model(str(directory), tmp_path, tmp_path)
 
 
 # training it
