@@ -97,7 +97,7 @@ def prefill(params: Params, n_prompt: int) -> Callable[[], None]:
 
 
 def one_pass(params: Params, n_prompt: int, n_last: int | None) -> Callable[[], None]:
-    """The same in one piece, in a cache that was used before. With n_last None, all positions go through the last block."""
+    """The same in one piece and a cache used before. With n_last None, all positions go through the last block."""
     kv_cache = gpt2.new_cache(params, N_HEAD, n_prompt)
     ids = random_ids(n_prompt)
 
