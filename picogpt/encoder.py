@@ -351,11 +351,7 @@ def get_encoder(
 
     Raises UserError if a file is missing or malformed.
     """
-    from picogpt import published
-
     directory = Path(models_dir) / model_name
-    if found := published.encoder_of(directory / vocabulary_file, directory / merges_file):
-        return found
     # unique=False saves 5 ms at each start
     vocabulary = read_json(directory / vocabulary_file, VOCABULARY, "fetch it again", unique=False)
     version, _, merges = read_text(directory / merges_file, VOCABULARY, "fetch it again").partition("\n")

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from picogpt.encoder import CACHED_WORDS, END_OF_TEXT, SYMBOL_OF, Encoder
+from picogpt.encoder import CACHED_WORDS, END_OF_TEXT, SYMBOL_OF, Encoder, get_encoder
 from picogpt.files import VOCABULARY, read_bytes, sha256
 
 FILES = {  # bytes, SHA-256
@@ -22,6 +22,12 @@ FILES = {  # bytes, SHA-256
 
 SYMBOLS = [*SYMBOL_OF.values()]
 ID_OF = {symbol: token_id for token_id, symbol in enumerate(SYMBOLS)}
+
+
+def tokenizer(directory: Path, vocabulary_file: str = "encoder.json", merges_file: str = "vocab.bpe") -> Encoder:
+    """What `get_encoder` returns, sooner if the files are OpenAI's. Raises UserError as it does."""
+    found = encoder_of(directory / vocabulary_file, directory / merges_file)
+    return found or get_encoder(directory.name, directory.parent, vocabulary_file, merges_file)
 
 
 def encoder_of(vocabulary: Path, merges: Path) -> PublishedEncoder | None:

@@ -61,7 +61,7 @@ texts = st.one_of(
 
 @pytest.fixture(scope="module")
 def encoder():
-    return get_encoder(VOCABULARY.name, VOCABULARY.parent)
+    return published.tokenizer(VOCABULARY)
 
 
 @pytest.fixture(scope="module")
@@ -492,7 +492,7 @@ def parsed():
 
 
 def test_openais_files_are_known_and_give_the_same_without_being_parsed(parsed):
-    encoder = get_encoder(VOCABULARY.name, VOCABULARY.parent)
+    encoder = published.tokenizer(VOCABULARY)
     assert type(encoder) is published.PublishedEncoder
     assert [encoder._id(token) for token in list(parsed.encoder)[:-1]] == list(range(50256))
     assert [encoder._token(token_id) for token_id in range(50256)] == list(parsed.decoder.values())[:-1]
@@ -524,6 +524,6 @@ def test_files_of_the_same_length_that_are_not_openais_are_parsed(tmp_path, name
         text = (VOCABULARY / file).read_text(encoding="utf-8")
         assert file != name or old in text
         (tmp_path / file).write_bytes((text.replace(old, new, 1) if file == name else text).encode())
-    encoder = get_encoder(tmp_path.name, tmp_path.parent)
+    encoder = published.tokenizer(tmp_path)
     assert type(encoder) is Encoder
     assert (encoder.bpe_ranks["Ġ a"], encoder.encoder["!"]) == ((1, 1) if name == "encoder.json" else (0, 0))

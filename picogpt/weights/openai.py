@@ -12,7 +12,7 @@ from pathlib import Path
 
 from picogpt import files, published
 from picogpt.arrays import Array
-from picogpt.encoder import Encoder, get_encoder
+from picogpt.encoder import Encoder
 from picogpt.errors import UserError
 from picogpt.weights.shapes import checked_hparams, n_bytes
 from picogpt.weights.source import Known, Source
@@ -83,7 +83,7 @@ class Checkpoint(Source):
         return read_hparams(self.directory / "hparams.json")
 
     def read_encoder(self, hparams: Mapping[str, int]) -> Encoder:
-        return get_encoder(self.directory.name, self.directory.parent)
+        return published.tokenizer(self.directory)
 
     def prefix(self) -> Path:
         """The prefix of the checkpoint's files: the one that the file `checkpoint` names, or model.ckpt."""

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from picogpt import files
-from picogpt.encoder import Encoder, bytes_to_unicode, get_encoder
+from picogpt import files, published
+from picogpt.encoder import Encoder, bytes_to_unicode
 from picogpt.errors import UserError
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json")
@@ -51,7 +51,7 @@ def read_encoder(model_dir: Path, n_vocab: int) -> Encoder:
         encoder, added = _encoder(tokenizer, path), _added_tokens(tokenizer, path)
     elif files.is_there(model_dir / "vocab.json"):
         path = model_dir / "added_tokens.json"
-        encoder = get_encoder(model_dir.name, model_dir.parent, "vocab.json", "merges.txt")
+        encoder = published.tokenizer(model_dir, "vocab.json", "merges.txt")
         added = files.read_object(path, files.VOCABULARY) if files.is_there(path) else {}
     else:
         raise UserError(f"{model_dir}: expected vocab.json and merges.txt, or tokenizer.json, found neither")
