@@ -152,8 +152,9 @@ def test_a_message_is_one_line_whatever_it_quotes(text):
 # locks
 
 
-def test_of_two_threads_one_waits_and_says_so_and_nothing_is_left(tmp_path, capsys):
-    order = []
+def test_of_two_threads_one_waits_and_says_so_and_nothing_is_left(tmp_path, monkeypatch):
+    order, waits = [], threading.Event()
+    monkeypatch.setattr(files, "note", lambda text: waits.set() if "waiting" in text else None)
 
     def second():
         with files.only_one(tmp_path / "a" / "model"):
@@ -163,8 +164,7 @@ def test_of_two_threads_one_waits_and_says_so_and_nothing_is_left(tmp_path, caps
     with files.only_one(tmp_path / "a" / "model"):
         assert [path.name for path in (tmp_path / "a").iterdir()] == [".model.lock"]
         thread.start()
-        while "waiting" not in capsys.readouterr().err:
-            pass
+        assert waits.wait(60)
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
