@@ -1,7 +1,7 @@
 """All cores for a long prompt, or for many. Skip this file at the first reading.
 
 A product of matrices can be shared out among cores by BLAS, the library that NumPy calls. But then the cores meet after
-every product, and BLAS's threads keep a core busy for a tenth of a second after it, waiting for more. For a long prompt
+every product, and BLAS's threads keep a core busy for a while after it, waiting for more. For a long prompt
 it is quicker that each core takes a piece of it through all layers, with BLAS on one thread. A piece needs the keys and
 values of the pieces before it, so in each layer it waits until these are there. Later pieces look at more keys, so they
 are shorter: all take equally long.

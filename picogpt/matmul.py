@@ -33,7 +33,7 @@ WIDE = 1536  # columns of w at a time
 SMALL_MATRIX = 1 << 19  # elements of w; below, it takes longer to hand work to another thread than to do it
 
 # The limits of a piece. OpenBLAS computes up to 2^18 multiplications on one core. For more it may wake its own threads,
-# which then keep a core busy for a tenth of a second, waiting for more work. Its small kernels take up to 10^6
+# which then keep a core busy for a while, waiting for more work. Its small kernels take up to 10^6
 # multiplications and, where the columns of w are contiguous, 1200 outputs (sgemm_small_kernel_permit_skylakex.c).
 MULTIPLICATIONS = 1 << 18
 OUTPUTS = 1200
@@ -54,8 +54,8 @@ def matmul(x: Array, w: Array) -> Array:  # [..., n_rows, n_in], [..., n_in, n_o
     array([[3., 3., 3., 3.],
            [3., 3., 3., 3.]], dtype=float32)
     """
-    if gains_from_eights(x, w):
-        return _in_eights(x, w)
+    if gains_by_columns(x, w):
+        return _by_columns(x, w)
     if not gains_from_pieces(x, w):
         return x @ w
     n_rows, (n_in, n_out) = x.shape[-2], w.shape[-2:]
@@ -86,7 +86,7 @@ def gains_from_pieces(x: Array, w: Array) -> bool:
     )
 
 
-def gains_from_eights(x: Array, w: Array) -> bool:
+def gains_by_columns(x: Array, w: Array) -> bool:
     """Whether x has a few rows, w is large, both are float32, and there is no AVX-512."""
     return (
         x.ndim == w.ndim == 2
@@ -98,11 +98,13 @@ def gains_from_eights(x: Array, w: Array) -> bool:
     )
 
 
-def _in_eights(x: Array, w: Array) -> Array:
+def _by_columns(x: Array, w: Array) -> Array:
     """Compute x @ w row by row, or with rows of zeros below x, WIDE columns of w at a time."""
     n_rows, n_out = len(x), w.shape[1]
-    filled = np.concatenate([x, np.zeros((-n_rows % 8, x.shape[1]), x.dtype)])
-    groups = x[:, None] if n_rows <= N_SINGLE else filled[None]  # [n_rows, 1, n_in] or [1, n_filled, n_in]
+    if n_rows <= N_SINGLE:
+        groups = x[:, None]  # [n_rows, 1, n_in]
+    else:
+        groups = np.concatenate([x, np.zeros((-n_rows % 8, x.shape[1]), x.dtype)])[None]  # [1, n_filled, n_in]
     out = np.empty((*groups.shape[:-1], n_out), x.dtype)
     for start in range(0, n_out, WIDE):
         np.matmul(groups, w[:, start : start + WIDE], out=out[..., start : start + WIDE])
