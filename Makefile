@@ -35,7 +35,7 @@ test: $(VENV)/installed-test
 	$(BIN)/python -m pytest
 
 fuzz: $(VENV)/installed-test
-	PICOGPT_FUZZ=$(FUZZ) $(BIN)/python -m pytest -m hypothesis --hypothesis-show-statistics
+	PICOGPT_FUZZ=$(FUZZ) $(BIN)/python -m pytest -m hypothesis --timeout 0 --hypothesis-show-statistics
 
 check: $(VENV)/installed-check
 	$(BIN)/ruff check .
