@@ -39,6 +39,7 @@ from picogpt.choosing import Chooser
 from picogpt.cores import share
 from picogpt.errors import UserError
 from picogpt.matmul import FEW_ROWS, matmul
+from picogpt.one_token import OneToken
 from picogpt.sampling import GREEDY, Sampling
 
 Watch: TypeAlias = Callable[[int, int, Array], bool]  # (row or number of a text, new id, its logits) -> whether to end
@@ -50,8 +51,10 @@ GELU_BLOCK = 32  # rows
 PREFILL_CHUNK = 1024  # tokens of a prompt that go through the model at a time
 
 
-def gelu(x: Array) -> Array:  # [...] -> [...]
+def gelu(x: Array, out: Array | None = None) -> Array:  # [...] -> [...]
     """0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): Hendrycks and Gimpel 2016, in its tanh form.
+
+    The result is written to `out` if given.
 
     >>> gelu(np.array([[1, 2], [-2, 0.5]])).round(5)
     array([[ 0.84119,  1.9546 ],
@@ -66,8 +69,7 @@ def gelu(x: Array) -> Array:  # [...] -> [...]
     np.tanh(t, out=t)
     t += 1
     t *= x
-    t *= 0.5
-    return t
+    return np.multiply(t, 0.5, out=t if out is None else out)
 
 
 def softmax(x: Array, out: Array | None = None) -> Array:  # [..., n] -> [..., n]
@@ -110,9 +112,9 @@ def layer_norm(x: Array, g: Array, b: Array, eps: float = 1e-5) -> Array:  # [..
 
 
 def linear(x: Array, w: Array, b: Array) -> Array:  # [..., n_in], [n_in, n_out], [n_out] -> [..., n_out]
-    y = matmul(x.reshape(-1, x.shape[-1]), w)  # all batch axes in one product: w is read once
+    y = matmul(x, w)
     y += b
-    return y.reshape(*x.shape[:-1], -1)
+    return y
 
 
 def ffn(x: Array, c_fc: Params, c_proj: Params) -> Array:  # [..., n_seq, n_embd] -> [..., n_seq, n_embd]
@@ -120,14 +122,16 @@ def ffn(x: Array, c_fc: Params, c_proj: Params) -> Array:  # [..., n_seq, n_embd
     rows = a.reshape(-1, a.shape[-1])  # a view of a, changed in place
     for start in range(0, len(rows), GELU_BLOCK):
         block = rows[start : start + GELU_BLOCK]
-        block[:] = gelu(block)
+        gelu(block, out=block)
     return linear(a, **c_proj)  # [..., n_seq, 4*n_embd] -> [..., n_seq, n_embd]
 
 
 def attention(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
     # [..., n_q, d_head], [..., n_k, d_head], [..., n_k, d_head], [..., n_q, n_k] -> [..., n_q, d_head]
     scores = attention_scores(q, k)
-    return softmax(scores if mask is None else scores + mask) @ v
+    if mask is not None:
+        scores += mask
+    return softmax(scores, out=scores) @ v
 
 
 def attention_scores(q: Array, k: Array) -> Array:  # [..., n_q, d_head], [..., n_k, d_head] -> [..., n_q, n_k]
@@ -169,7 +173,7 @@ def mha(
 
     # project to queries, keys and values, and split each into heads
     qkv = linear(x, **c_attn).reshape(*batch, n_seq, 3, n_head, n_embd // n_head)
-    q, k, v = np.moveaxis(qkv, (-3, -2), (0, -3))  # 3 x [..., n_head, n_seq, d_head]
+    q, k, v = (qkv[..., i, :, :].swapaxes(-2, -3) for i in range(3))  # 3 x [..., n_head, n_seq, d_head]
     q = q[..., wanted, :]  # [..., n_head, n_wanted, d_head]
 
     # attention in each head, also to the positions before, as one batched product
@@ -236,7 +240,7 @@ def gpt2(
 
 
 def logits(x: Array, head: Array) -> Array:  # [..., n_embd], [n_vocab, n_embd] -> [..., n_vocab]
-    return matmul(x.reshape(-1, x.shape[-1]), head.T).reshape(*x.shape[:-1], -1)
+    return matmul(x, head.T)
 
 
 def head_of(params: Params) -> Array:  # -> [n_vocab, n_embd]
@@ -264,6 +268,7 @@ class KVCache:
                 "little: ask for fewer texts at a time"
             ) from None
         self.length = 0
+        self._one_token: OneToken | None = None
 
     def positions(self, n_seq: int) -> Array:  # -> [n_seq]
         """The positions of n_seq new tokens."""
@@ -291,6 +296,15 @@ class KVCache:
         keys[..., self.length : end, :] = k
         values[..., self.length : end, :] = v
         return keys[..., :end, :], values[..., :end, :]
+
+    def for_one_token(self, params: Params) -> OneToken | None:
+        """What takes one token through a model on a shorter way, if there is room for it; see one_token.py."""
+        max_length = min(self.array.shape[-2], len(params["wpe"]))
+        if self.array.ndim != 5 or self.length >= max_length or params["wte"].dtype != np.float32:
+            return None
+        if self._one_token is None or self._one_token.params is not params:
+            self._one_token = OneToken(params, head_of(params), self.array)
+        return self._one_token
 
     def advance(self, n_seq: int) -> None:
         """Count n_seq new positions, after every layer has been extended by them."""
@@ -389,6 +403,11 @@ def next_logits(
             return hidden_states(new, **params, n_head=n_head, kv_cache=kv_cache, n_last=n_last)[..., -n_last:, :]
 
     new = np.asarray(new)
+    if new.shape == (1,) and (one_token := kv_cache.for_one_token(params)):
+        with np.errstate(all="ignore"):
+            at = one_token.logits(new[0], kv_cache.length)
+        kv_cache.advance(1)
+        return at[None]
     while new.shape[-1] >= PREFILL_CHUNK + n_last:
         share(run, new[..., :PREFILL_CHUNK], kv_cache)
         new = new[..., PREFILL_CHUNK:]

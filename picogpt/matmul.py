@@ -28,7 +28,8 @@ from picogpt.cores import n_cores
 FEW_ROWS = range(2, 13)
 FEW_EIGHTS = range(2, 65)  # where there is no AVX-512: rows that are filled up to a multiple of 8
 N_SINGLE = 4  # or multiplied one after another, up to this many
-WIDE = 1536  # columns of w at a time
+WIDE = 1536  # columns of w at a time, if these are contiguous
+WIDE_IN_ROWS = 6144  # the same if the rows of w are contiguous
 
 SMALL_MATRIX = 1 << 19  # elements of w; below, it takes longer to hand work to another thread than to do it
 
@@ -54,6 +55,10 @@ def matmul(x: Array, w: Array) -> Array:  # [..., n_rows, n_in], [..., n_in, n_o
     array([[3., 3., 3., 3.],
            [3., 3., 3., 3.]], dtype=float32)
     """
+    if x.ndim > 2 and w.ndim == 2:  # all batch axes in one product, which reads w once
+        return matmul(x.reshape(-1, x.shape[-1]), w).reshape(*x.shape[:-1], w.shape[1])
+    if x.ndim < 2 or x.shape[-2] == 1:
+        return x @ w
     if gains_by_columns(x, w):
         return _by_columns(x, w)
     if not gains_from_pieces(x, w):
@@ -106,8 +111,9 @@ def _by_columns(x: Array, w: Array) -> Array:
     else:
         groups = np.concatenate([x, np.zeros((-n_rows % 8, x.shape[1]), x.dtype)])[None]  # [1, n_filled, n_in]
     out = np.empty((*groups.shape[:-1], n_out), x.dtype)
-    for start in range(0, n_out, WIDE):
-        np.matmul(groups, w[:, start : start + WIDE], out=out[..., start : start + WIDE])
+    wide = WIDE if w.strides[0] == w.itemsize else WIDE_IN_ROWS
+    for start in range(0, n_out, wide):
+        np.matmul(groups, w[:, start : start + wide], out=out[..., start : start + wide])
     return out.reshape(-1, n_out)[:n_rows]
 
 

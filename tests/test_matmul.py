@@ -96,6 +96,25 @@ def test_rows_are_single_or_filled_up_to_eights_without_avx512(monkeypatch):
     assert not seen
 
 
+@pytest.mark.parametrize("n_rows", [2, 5, 16])
+@pytest.mark.parametrize("avx512", [False], indirect=True)
+def test_more_columns_at_a_time_where_rows_are_contiguous(monkeypatch, n_rows):
+    plain, seen = np.matmul, []
+    monkeypatch.setattr(np, "matmul", lambda x, w, out: seen.append(w.shape[1]) or plain(x, w, out=out))
+    x, w = random_array(n_rows, 64), random_array(64, 13_000)
+    np.testing.assert_allclose(matmul(x, w), x @ w, rtol=1e-4, atol=1e-4)
+    assert seen == [6144, 6144, 712]
+
+
+def test_all_batch_axes_are_in_one_product(monkeypatch):
+    x, w = random_array(3, 2, 1, 64), fortran(64, 10_000)
+    assert_same_product(x, w)
+    real, rows = module.matmul, []
+    monkeypatch.setattr(module, "matmul", lambda x, w: rows.append(x.shape) or real(x, w))
+    real(x, w)
+    assert rows == [(6, 64)]
+
+
 def test_the_head_and_matrices_of_any_order():
     x = random_array(4, 768)
     for w in (random_array(5000, 768).T, random_array(768, 5000), random_array(768, 10_000)[:, ::2]):

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from picogpt import gpt2, reference
 from picogpt.gpt2 import GELU_BLOCK, QUERY_BLOCK, KVCache
 from picogpt.matmul import FEW_ROWS, matmul
+from picogpt.one_token import OneToken
 from picogpt.weights import store
 from tests.fuzz import TIMES
 
@@ -235,6 +236,25 @@ def test_gpt2_with_a_cache_and_the_text_split_anywhere(data, n_rows, seed):
     parts = [ids[..., start:end] for start, end in pairwise(cuts)]
     fast = [gpt2.gpt2(part, **params, n_head=N_HEAD, kv_cache=cache) for part in parts]
     assert_twins(np.concatenate(fast, axis=-2), reference.gpt2(ids, **exact(params), n_head=N_HEAD))
+
+
+@quick
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from("CF"), seeds)
+def test_one_token_after_another(n_prompt, n_more, order, seed):
+    """Each is computed in one_token.py, with matrices in any order."""
+    n_seq = n_prompt + n_more
+    params = each(lambda array: np.asarray(array, order=order), params_of(n_ctx=n_seq, seed=seed))
+    ids = np.random.default_rng(seed).integers(0, N_VOCAB, n_seq)
+    cache, plain_cache = (gpt2.new_cache(params, N_HEAD, n_seq) for _ in range(2))
+    fast = [gpt2.next_logits(ids[:n_prompt], params, N_HEAD, cache)]
+    assert isinstance(cache.for_one_token(params), OneToken)
+    for i in range(n_prompt, n_seq):
+        fast.append(gpt2.next_logits(ids[i : i + 1], params, N_HEAD, cache))
+    assert cache.for_one_token(params) is None, "the cache is full"
+    assert_twins(np.concatenate(fast), reference.gpt2(ids, **exact(params), n_head=N_HEAD)[n_prompt - 1 :])
+    gpt2.gpt2(ids, **params, n_head=N_HEAD, kv_cache=plain_cache)
+    assert cache.length == plain_cache.length
+    assert_twins(cache.array, plain_cache.array)
 
 
 @quick

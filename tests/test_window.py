@@ -15,7 +15,7 @@ from picogpt.errors import UserError
 from picogpt.sampling import Sampling
 from picogpt.weights import store
 from tests.fuzz import TIMES
-from tests.helpers import SHAKESPEARE
+from tests.helpers import SHAKESPEARE, passes_counted
 
 SMALL = {"n_vocab": 40, "n_ctx": 12, "n_embd": 24, "n_head": 3, "n_layer": 2}
 PARAMS = store.nested(dict(store.random_tensors(SMALL, seed=0, std=0.2)))
@@ -101,9 +101,7 @@ def test_samples_are_rows_with_random_numbers_of_their_own(how):
 
 @pytest.mark.parametrize(("how", "expected"), [("crop", [12] * 5), ("half", [6, 1, 1, 1, 1])])
 def test_what_a_token_costs(monkeypatch, how, expected):
-    counted = []
-    real = gpt2.hidden_states
-    monkeypatch.setattr(gpt2, "hidden_states", lambda x, **kw: counted.append(np.size(x)) or real(x, **kw))
+    counted = passes_counted(monkeypatch)
     generate([1] * 12, 15, how, lookahead=False)
     assert counted[0] == 12 and counted[1:6] == expected
     assert sum(counted) == (12 * 15 if how == "crop" else 12 + 14 + 2 * 5)  # 6 positions twice, but for the newest
