@@ -10,8 +10,8 @@ The result is that of `x @ w`, up to rounding. Only the time differs.
   core, so the pieces are shared out among threads, one for each core. The scores of a few queries are cut into pieces
   for the same reason.
 - A few rows without AVX-512: BLAS is quickest with 8 rows or a multiple of 8 (2 rows took longer than 8), so rows of
-  zeros are added. Up to 4 rows are quicker one after another: only the first has to wait for the memory. In both cases
-  some columns of w are done before the next, so that they stay in the processor's cache.
+  zeros are added. Up to 4 rows are quicker one after another: only the first has to wait for the memory, if some
+  columns of w are done before the next, so that they stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FEW_ROWS = range(2, 13)
 FEW_EIGHTS = range(2, 65)  # where there is no AVX-512: rows that are filled up to a multiple of 8
 N_SINGLE = 4  # or multiplied one after another, up to this many
 WIDE = 1536  # columns of w at a time, if these are contiguous
-WIDE_IN_ROWS = 6144  # the same if the rows of w are contiguous
+WIDE_BY_ROWS = 6144  # the same if the rows of w are contiguous, for single rows
 
 SMALL_MATRIX = 1 << 19  # elements of w; below, it takes longer to hand work to another thread than to do it
 
@@ -92,10 +92,14 @@ def gains_from_pieces(x: Array, w: Array) -> bool:
 
 
 def gains_by_columns(x: Array, w: Array) -> bool:
-    """Whether x has a few rows, w is large, both are float32, and there is no AVX-512."""
+    """Whether x has a few rows, w is large, both are float32, and there is no AVX-512.
+
+    8 rows or a multiple are left to BLAS, unless w has more than WIDE columns, and these are contiguous.
+    """
     return (
         x.ndim == w.ndim == 2
         and len(x) in FEW_EIGHTS
+        and (len(x) % 8 > 0 or (w.strides[0] == w.itemsize and w.shape[1] > WIDE))
         and w.size >= SMALL_MATRIX
         and x.dtype == w.dtype == np.float32
         and x.shape[1] == len(w)
@@ -104,14 +108,16 @@ def gains_by_columns(x: Array, w: Array) -> bool:
 
 
 def _by_columns(x: Array, w: Array) -> Array:
-    """Compute x @ w row by row, or with rows of zeros below x, WIDE columns of w at a time."""
+    """Compute x @ w row by row, or with rows of zeros below x; some columns of w at a time, where this is quicker."""
     n_rows, n_out = len(x), w.shape[1]
     if n_rows <= N_SINGLE:
-        groups = x[:, None]  # [n_rows, 1, n_in]
+        groups, wide = x[:, None], WIDE_BY_ROWS  # [n_rows, 1, n_in]
     else:
-        groups = np.concatenate([x, np.zeros((-n_rows % 8, x.shape[1]), x.dtype)])[None]  # [1, n_filled, n_in]
+        filled = np.concatenate([x, np.zeros((-n_rows % 8, x.shape[1]), x.dtype)])
+        groups, wide = filled[None], n_out  # [1, n_filled, n_in]
+    if w.strides[0] == w.itemsize:
+        wide = WIDE
     out = np.empty((*groups.shape[:-1], n_out), x.dtype)
-    wide = WIDE if w.strides[0] == w.itemsize else WIDE_IN_ROWS
     for start in range(0, n_out, wide):
         np.matmul(groups, w[:, start : start + wide], out=out[..., start : start + wide])
     return out.reshape(-1, n_out)[:n_rows]

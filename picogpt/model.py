@@ -40,10 +40,16 @@ def load(model_size: str | Path = "124M", models_dir: str | Path | None = None) 
     return model
 
 
-def open_model(model_size: str | Path = "124M", models_dir: str | Path | None = None) -> Model:
-    """As `load`, but the weights are loaded when they are first used, so that a prompt can be checked before."""
+def open_model(
+    model_size: str | Path = "124M", models_dir: str | Path | None = None, read_ahead: bool = False
+) -> Model:  # fmt: skip
+    """As `load`, but the weights are loaded when they are first used, so that a prompt can be checked before.
+
+    With read_ahead, another thread begins to read weights that are there already, while this one reads the tokenizer.
+    """
+    params = utils.params_read_ahead(model_size, models_dir) if read_ahead else None
     encoder, hparams = utils.load_encoder_and_hparams(model_size, models_dir)
-    weights = partial(utils.load_params, model_size, models_dir, hparams)
+    weights = params or partial(utils.load_params, model_size, models_dir, hparams)
     return Model(encoder, hparams, weights, partial(utils.weights_fingerprint, model_size, models_dir))
 
 

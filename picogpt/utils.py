@@ -88,6 +88,15 @@ def load_params(model_size: AnyPath, models_dir: AnyPath | None, hparams: Mappin
     return convert.open_or_convert(find(model_size, models_dir), hparams)
 
 
+def params_read_ahead(model_size: AnyPath, models_dir: AnyPath | None = None) -> Params | None:
+    """As `load_params`, but another thread begins to read the weights; None if they cannot be opened as they are."""
+    place = find(model_size, models_dir)
+    try:
+        return store.open_params(place.home, place.source.read_hparams(), place.source.fingerprint(), ahead=True)
+    except UserError:
+        return None
+
+
 def weights_fingerprint(model_size: AnyPath, models_dir: AnyPath | None = None) -> str:
     """A string that identifies a model's converted weights. Raises UserError."""
     return store.fingerprint(find(model_size, models_dir).home)

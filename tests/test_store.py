@@ -15,6 +15,7 @@ import pytest
 
 from picogpt import files, gpt2, utils
 from picogpt.errors import UserError
+from picogpt.model import open_model
 from picogpt.weights import store
 from tests.helpers import ROOT, SHAKESPEARE, TINY, make_model, run, write_checkpoint
 
@@ -254,6 +255,35 @@ def test_matrices_lie_in_the_order_that_is_quicker_here_and_are_read_in_any(tmp_
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(loaded[name], tensor)
     store.verify_params(tmp_path, hparams)
+
+
+def test_reading_ahead_touches_every_page_and_changes_nothing(params, monkeypatch):
+    started = []
+
+    class Recorded:
+        def __init__(self, target, args, daemon):
+            assert daemon, "a command that ends does not wait for it"
+            started.append((target, *args))
+
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(store, "Thread", Recorded)
+    tensors = store.open_tensors(params.parent, TINY, ahead=True)
+    ((touch, pages),) = started
+    assert len(pages) == -(-(N - store.HEADER) // mmap.PAGESIZE) and pages.strides == (mmap.PAGESIZE,)
+    touch(pages)
+    for name, tensor in store.random_tensors(TINY, seed=0, std=0.2):
+        np.testing.assert_array_equal(tensors[name], tensor)
+
+
+def test_weights_that_cannot_be_opened_are_not_read_ahead(params):
+    name, models_dir = params.parent.name, params.parent.parent
+    assert utils.params_read_ahead(name, models_dir).keys() == utils.load_params(name, models_dir, TINY).keys()
+    (params / "weights.npy").write_bytes(b"")
+    assert utils.params_read_ahead(name, models_dir) is None
+    with pytest.raises(UserError, match=r"weights\.npy: expected .* bytes, found 0"):
+        open_model(name, models_dir, read_ahead=True).params  # noqa: B018
 
 
 def test_any_program_that_reads_npy_files_reads_the_weights(params):
