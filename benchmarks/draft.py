@@ -35,7 +35,7 @@ def one_pass(params: Params, n_head: int, n_rows: int) -> Callable[[], None]:
 
     def run() -> None:
         cache.truncate(N_PAST)
-        gpt2.gpt2(ids, **params, n_head=n_head, kv_cache=cache)
+        gpt2.next_logits(ids, params, n_head, cache, n_last=n_rows)
 
     return run
 

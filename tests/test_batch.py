@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from picogpt import choosing, gpt2
 from picogpt.decoding import batch
 from picogpt.errors import UserError
+from picogpt.one_token import OneToken
 from picogpt.sampling import GREEDY, Sampling
 from picogpt.weights import store
 from tests.fuzz import TIMES
@@ -44,6 +45,8 @@ def passes(monkeypatch):
 
     for room in (gpt2, batch):
         monkeypatch.setattr(room, "hidden_states", hidden_states)
+    one = OneToken.logits
+    monkeypatch.setattr(OneToken, "logits", lambda self, *token: seen.append((1, 1)) or one(self, *token))
     return seen
 
 

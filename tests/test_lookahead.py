@@ -96,13 +96,17 @@ def test_a_draft_model_changes_nothing(params, seed, how):
 
 
 def test_a_draft_model_that_is_always_right_saves_passes(params, monkeypatch):
-    rows = []  # of logits in each pass, and whose
-    real = gpt2.logits
-    monkeypatch.setattr(gpt2, "logits", lambda x, wte: rows.append((len(x), wte)) or real(x, wte))
-    draft = params | {"wte": params["wte"].copy()}
+    draft = dict(params)
+    seen = []  # the numbers of new tokens, and in which model
+    real = lookahead.next_logits
+    monkeypatch.setattr(
+        lookahead,
+        "next_logits",
+        lambda new, of, *rest, **how: seen.append((len(new), of)) or real(new, of, *rest, **how),
+    )
     list(lookahead.generate(LOOP, params, N_HEAD, 60, guesser=DraftModel(LOOP, draft, N_HEAD, 200)))
-    passes = [n for n, wte in rows if wte is params["wte"]]
-    assert {n for n, wte in rows if wte is draft["wte"]} == {2}  # never one, see DraftModel.guess
+    passes, drafted = ([n for n, of in seen if of is model] for model in (params, draft))
+    assert drafted[0] == len(LOOP) + 1 and set(drafted[1:]) == {1, 2}  # two after guesses that were all right
     assert max(passes) == lookahead.MAX_DRAFTED + 1
     assert len(passes) < 60 / 5
 

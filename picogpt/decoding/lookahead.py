@@ -103,16 +103,13 @@ class DraftModel:
 
     def guess(self, limit: int) -> list[int]:
         """Up to `limit` guesses of the next tokens."""
-        # the last token goes through the model with the one before it: a pass over a single position would wake BLAS's
-        # threads, which would slow down the verifying pass, see matmul.py
-        still_valid = takewhile(lambda pair: pair[0] == pair[1], zip(self.cached, self.ids[:-2], strict=False))
+        still_valid = takewhile(lambda pair: pair[0] == pair[1], zip(self.cached, self.ids[:-1], strict=False))
         self.kv_cache.truncate(len(list(still_valid)))
         new, guesses = self.ids[self.kv_cache.length :], []
         for _ in range(min(self.n_guesses, limit)):
-            at = next_logits(new, self.params, self.n_head, self.kv_cache, n_last=2)[-1]  # [n_vocab]
+            at = next_logits(new, self.params, self.n_head, self.kv_cache)[-1]  # [n_vocab]
             guesses.append(int(np.argmax(at)))
-            new = [new[-1], guesses[-1]]
-            self.kv_cache.truncate(self.kv_cache.length - 1)
+            new = guesses[-1:]
         if guesses:
             self.cached = self.ids + guesses[:-1]  # the last one has not been through the model
         self.pending = list(guesses)
