@@ -28,8 +28,8 @@ from picogpt.cores import n_cores
 FEW_ROWS = range(2, 13)
 FEW_EIGHTS = range(2, 65)  # where there is no AVX-512: rows that are filled up to a multiple of 8
 N_SINGLE = 4  # or multiplied one after another, up to this many
-WIDE = 1536  # columns of w at a time, if these are contiguous
-WIDE_BY_ROWS = 6144  # the same if the rows of w are contiguous, for single rows
+BLOCK = 1 << 20  # elements of w at a time, if its columns are contiguous
+BLOCK_BY_ROWS = 1 << 22  # the same if its rows are contiguous, for single rows
 
 SMALL_MATRIX = 1 << 19  # elements of w; below, it takes longer to hand work to another thread than to do it
 
@@ -94,12 +94,12 @@ def gains_from_pieces(x: Array, w: Array) -> bool:
 def gains_by_columns(x: Array, w: Array) -> bool:
     """Whether x has a few rows, w is large, both are float32, and there is no AVX-512.
 
-    8 rows or a multiple are left to BLAS, unless w has more than WIDE columns, and these are contiguous.
+    8 rows or a multiple are left to BLAS, unless the columns of w are contiguous, and there are many.
     """
     return (
         x.ndim == w.ndim == 2
         and len(x) in FEW_EIGHTS
-        and (len(x) % 8 > 0 or (w.strides[0] == w.itemsize and w.shape[1] > WIDE))
+        and (len(x) % 8 > 0 or (w.strides[0] == w.itemsize and w.shape[1] > 4 * len(w)))
         and w.size >= SMALL_MATRIX
         and x.dtype == w.dtype == np.float32
         and x.shape[1] == len(w)
@@ -109,14 +109,15 @@ def gains_by_columns(x: Array, w: Array) -> bool:
 
 def _by_columns(x: Array, w: Array) -> Array:
     """Compute x @ w row by row, or with rows of zeros below x; some columns of w at a time, where this is quicker."""
-    n_rows, n_out = len(x), w.shape[1]
-    if n_rows <= N_SINGLE:
-        groups, wide = x[:, None], WIDE_BY_ROWS  # [n_rows, 1, n_in]
+    n_rows, (n_in, n_out) = len(x), w.shape
+    single, columns_are_contiguous = n_rows <= N_SINGLE, w.strides[0] == w.itemsize
+    if single:
+        groups = x[:, None]  # [n_rows, 1, n_in]
     else:
-        filled = np.concatenate([x, np.zeros((-n_rows % 8, x.shape[1]), x.dtype)])
-        groups, wide = filled[None], n_out  # [1, n_filled, n_in]
-    if w.strides[0] == w.itemsize:
-        wide = WIDE
+        groups = np.concatenate([x, np.zeros((-n_rows % 8, n_in), x.dtype)])[None]  # [1, n_filled, n_in]
+    wide = n_out  # columns of w at a time
+    if single or columns_are_contiguous:
+        wide = max((BLOCK if columns_are_contiguous else BLOCK_BY_ROWS) // n_in // 64 * 64, 64)
     out = np.empty((*groups.shape[:-1], n_out), x.dtype)
     for start in range(0, n_out, wide):
         np.matmul(groups, w[:, start : start + wide], out=out[..., start : start + wide])

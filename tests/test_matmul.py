@@ -88,20 +88,20 @@ def test_rows_are_single_or_filled_up_to_eights_without_avx512(monkeypatch):
     monkeypatch.setattr(np, "matmul", lambda x, w, out: seen.append((x.shape[:-1], w.shape[1])) or plain(x, w, out=out))
     for n_rows, rows in ((2, (2, 1)), (4, (4, 1)), (5, (1, 8)), (8, (1, 8)), (9, (1, 16)), (64, (1, 64))):
         seen.clear()
-        matmul(random_array(n_rows, 128), fortran(128, 4200))
-        assert seen == [(rows, 1536), (rows, 1536), (rows, 1128)]
+        matmul(random_array(n_rows, 512), fortran(512, 5000))
+        assert seen == [(rows, 2048), (rows, 2048), (rows, 904)]
     seen.clear()
-    for n_rows, n_in, n_out in ((1, 64, 9000), (65, 64, 9000), (16, 512, 1536)):
+    for n_rows, n_in, n_out in ((1, 64, 9000), (65, 64, 9000), (16, 512, 2048)):
         matmul(random_array(n_rows, n_in), fortran(n_in, n_out))
     assert not seen
 
 
-@pytest.mark.parametrize(("n_rows", "wide"), [(2, [6144, 6144, 712]), (4, [6144, 6144, 712]), (5, [13_000]), (16, [])])
+@pytest.mark.parametrize(("n_rows", "wide"), [(2, [8192, 1808]), (4, [8192, 1808]), (5, [10_000]), (16, [])])
 @pytest.mark.parametrize("avx512", [False], indirect=True)
 def test_more_columns_at_a_time_where_rows_are_contiguous(monkeypatch, n_rows, wide):
     plain, seen = np.matmul, []
     monkeypatch.setattr(np, "matmul", lambda x, w, out: seen.append(w.shape[1]) or plain(x, w, out=out))
-    x, w = random_array(n_rows, 64), random_array(64, 13_000)
+    x, w = random_array(n_rows, 512), random_array(512, 10_000)
     np.testing.assert_allclose(matmul(x, w), x @ w, rtol=1e-4, atol=1e-4)
     assert seen == wide
 
