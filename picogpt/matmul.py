@@ -79,7 +79,10 @@ def matmul(x: Array, w: Array) -> Array:  # [..., n_rows, n_in], [..., n_in, n_o
 
 
 def gains_from_pieces(x: Array, w: Array) -> bool:
-    """Whether x has a few rows, w is in Fortran order, both are float32, and nothing but a single w is broadcast."""
+    """Whether x has a few rows, w is in Fortran order, both are float32, and nothing but a single w is broadcast.
+
+    Without AVX-512, only small matrices and those of heads gain.
+    """
     return (
         x.ndim > 1
         and x.shape[-2] in FEW_ROWS
@@ -88,6 +91,7 @@ def gains_from_pieces(x: Array, w: Array) -> bool:
         and w.size > 0
         and x.dtype == w.dtype == np.float32
         and (w.ndim == 2 or w.shape[:-2] == x.shape[:-2])
+        and (w.ndim > 2 or w.size < SMALL_MATRIX or has_avx512())
     )
 
 
@@ -111,10 +115,7 @@ def _by_columns(x: Array, w: Array) -> Array:
     """Compute x @ w row by row, or with rows of zeros below x; some columns of w at a time, where this is quicker."""
     n_rows, (n_in, n_out) = len(x), w.shape
     single, columns_are_contiguous = n_rows <= N_SINGLE, w.strides[0] == w.itemsize
-    if single:
-        groups = x[:, None]  # [n_rows, 1, n_in]
-    else:
-        groups = np.concatenate([x, np.zeros((-n_rows % 8, n_in), x.dtype)])[None]  # [1, n_filled, n_in]
+    groups = x[:, None] if single else _filled_to_eights(x)[None]  # [n_rows, 1, n_in], or [1, n_filled, n_in]
     wide = n_out  # columns of w at a time
     if single or columns_are_contiguous:
         wide = max((BLOCK if columns_are_contiguous else BLOCK_BY_ROWS) // n_in // 64 * 64, 64)
@@ -122,6 +123,10 @@ def _by_columns(x: Array, w: Array) -> Array:
     for start in range(0, n_out, wide):
         np.matmul(groups, w[:, start : start + wide], out=out[..., start : start + wide])
     return out.reshape(-1, n_out)[:n_rows]
+
+
+def _filled_to_eights(x: Array) -> Array:  # [n_rows, n_in] -> [n_filled, n_in]
+    return np.concatenate([x, np.zeros((-len(x) % 8, x.shape[1]), x.dtype)])
 
 
 def _in_pieces(x: Array, w: Array, width: int, out: Array) -> None:

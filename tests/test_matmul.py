@@ -106,6 +106,13 @@ def test_more_columns_at_a_time_where_rows_are_contiguous(monkeypatch, n_rows, w
     assert seen == wide
 
 
+def test_pieces_of_a_large_matrix_are_for_avx512(avx512):
+    x, w, small = random_array(8, 512), fortran(512, 2048), fortran(64, 128)
+    assert gains_from_pieces(x, w) == avx512
+    assert gains_from_pieces(random_array(8, 64), small)
+    assert gains_from_pieces(random_array(12, 8, 64), random_array(12, 1000, 64).swapaxes(-1, -2))
+
+
 def test_all_batch_axes_are_in_one_product(monkeypatch):
     x, w = random_array(3, 2, 1, 64), fortran(64, 10_000)
     assert_same_product(x, w)
