@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import statistics
 import sys
+import time
 
 import numpy as np
 
 from benchmarks.engine import TOGETHER
 from benchmarks.measure import machine, make_model, spread
-from benchmarks.peers import Worker, started, versions
+from benchmarks.peers import PAUSE, Worker, started, versions
 
 ROUNDS = 5
 ROWS = (8, 16, 32, 64)
@@ -32,6 +33,7 @@ def rates(workers: list[Worker], n_rows: int) -> dict[str, list[float]]:
     tokens = {}
     for round_number in range(ROUNDS + 1):
         for worker in workers:
+            time.sleep(PAUSE)
             answer = worker.request(prompts=prompts(n_rows), n=N_TOKENS)
             tokens[worker.name] = answer["tokens"]
             if round_number:

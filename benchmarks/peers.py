@@ -25,6 +25,7 @@ from benchmarks.engine import ENGINES
 from benchmarks.measure import ROOT, looping_prompt, machine, make_model, spread
 
 ROUNDS = 7
+PAUSE = 0.5  # seconds before a turn: the threads of the engine before, which wait in a loop for more work, rest by then
 WORK_DIR = ROOT / ".bench" / "peers"
 QUANTIZED = ("CTranslate2 int8", "llama.cpp f16", "llama.cpp q8_0")  # other weights, so other tokens after a while
 SLOW = ("picoGPT",)  # computes the whole sequence for every token, so it is asked for fewer tokens, fewer times
@@ -114,6 +115,7 @@ def measure(workers: list[Worker]) -> dict[str, dict[str, list[float]]]:
                 taking_part.append(worker)
         for _ in range(ROUNDS):
             for worker in taking_part:
+                time.sleep(PAUSE)
                 rates[worker.name].setdefault(task, []).append(rate(task, worker.ask(prompt, n), prompt))
     return rates
 

@@ -98,7 +98,7 @@ def main(
         return
     text = cli.read_prompt(prompt, prompt_file)
 
-    # what is small first: a prompt that is too long is refused before the weights are downloaded or opened
+    # what is small first: a prompt that is too long is refused before the weights are downloaded or used
     model = open_model(model_size, models_dir, read_ahead=True)
     model.sampling(**vars(sampling))
     draft = open_model(draft_model, models_dir) if draft_model else None
