@@ -61,7 +61,7 @@ def in_rows(contestants: dict[str, Callable[[], float | None]], times: int) -> d
 
 
 def reading(arrays: Iterable[np.ndarray]) -> Callable[[], float]:
-    """Seconds in which all cores together read these arrays once, which no engine can beat.
+    """Seconds in which all cores together read these arrays once, one number after another.
 
     A thread for each core computes np.dot of its share of every array with itself, with BLAS on one thread.
     """
