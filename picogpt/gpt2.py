@@ -300,7 +300,7 @@ class KVCache:
     def for_one_token(self, params: Params) -> OneToken | None:
         """What takes one token through a model on a shorter way, if there is room for it; see one_token.py."""
         max_length = min(self.array.shape[-2], len(params["wpe"]))
-        if self.array.ndim != 5 or self.length >= max_length or params["wte"].dtype != np.float32:
+        if self.length >= max_length or params["wte"].dtype != np.float32:
             return None
         if self._one_token is None or self._one_token.params is not params:
             self._one_token = OneToken(params, head_of(params), self.array)

@@ -58,6 +58,11 @@ def test_a_broken_constant_is_noticed(right, wrong, monkeypatch):
     assert max(map(error, PARAMS.values())) > 1e-5
 
 
+def test_large_scores_do_not_overflow():
+    large = {name: 30 * t if name.endswith("c_attn/w") else t for name, t in tensors(PARAMS[0.5]).items()}
+    assert error(store.nested(large)) < 1e-2
+
+
 def test_no_more_tokens_than_there_is_room_for():
     params, ids = PARAMS[0.02], IDS[:1]
     short = gpt2.new_cache(params, N_HEAD, 1)
