@@ -117,10 +117,7 @@ DAMAGES = {
         other_manifest(lambda m: m | {"tensors": m["tensors"] | {"h2/\x1b[31m": {}}}),
         r"found the tensor h2/\\x1b\[31m, which this model does not have",
     ),
-    "no object": (
-        other_manifest(lambda m: m | {"tensors": dict.fromkeys(m["tensors"])}),
-        "expected wte of shape",
-    ),
+    "no object": (other_manifest(lambda m: m | {"tensors": dict.fromkeys(m["tensors"])}), "expected wte of shape"),
     "shape": (other_manifest(entry(shape=[96, 24])), rf"expected {NAME} of shape \[24, 96\], found \[96, 24\]"),
     "offset": (other_manifest(entry(offset=0)), rf"expected {NAME} of offset {OFFSET}, found 0"),
     "order": (other_manifest(entry(order="A")), rf"expected {NAME} of order C or F, found 'A'"),
