@@ -303,7 +303,7 @@ class KVCache:
         if self.length >= max_length or params["wte"].dtype != np.float32:
             return None
         if self._one_token is None or self._one_token.params is not params:
-            self._one_token = OneToken(params, head_of(params), self.array)
+            self._one_token = OneToken(params, head_of(params), self.array, gelu)
         return self._one_token
 
     def advance(self, n_seq: int) -> None:

@@ -9,6 +9,7 @@ this case alone, and their arrays are made once and then written in place. A tok
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -19,16 +20,17 @@ class OneToken:
     """A model, a cache's keys and values, and the arrays in which a token is computed.
 
     array  [n_layer, 2, n_head, max_length, d_head]
+    gelu   that of gpt2.py, which cannot be imported here
     """
 
-    def __init__(self, params: Params, head: Array, array: Array):
+    def __init__(self, params: Params, head: Array, array: Array, gelu: Callable[..., Array]):
         _, _, n_head, _, d_head = array.shape
         n_embd = n_head * d_head
-        self.params, self.head, self.array = params, head, array
+        self.params, self.head, self.array, self.gelu = params, head, array, gelu
         self.average = np.full(n_embd, 1 / n_embd, np.float32)  # x @ average is the mean of x
         self.normed, self.merged, self.added = np.empty((3, n_embd), np.float32)
         self.qkv = np.empty((3, n_head, d_head), np.float32)
-        self.inner, self.gelu = np.empty((2, 4 * n_embd), np.float32)
+        self.inner = np.empty(4 * n_embd, np.float32)
 
     def logits(self, token: int, position: int) -> Array:  # -> [n_vocab]
         """Take a token through the model at a position that follows those in the cache, and write it to the cache."""
@@ -62,18 +64,8 @@ class OneToken:
         linear(self.merged, **c_proj, out=self.added)
 
     def ffn(self, x: Array, c_fc: Params, c_proj: Params) -> None:
-        a, t = self.inner, self.gelu
-        linear(x, **c_fc, out=a)
-        np.multiply(a, a, out=t)
-        t *= 0.044715
-        t += 1
-        t *= a
-        t *= math.sqrt(2 / math.pi)
-        np.tanh(t, out=t)
-        t += 1
-        t *= a
-        t *= 0.5
-        linear(t, **c_proj, out=self.added)
+        linear(x, **c_fc, out=self.inner)
+        linear(self.gelu(self.inner, out=self.inner), **c_proj, out=self.added)
 
 
 def linear(x: Array, w: Array, b: Array, out: Array) -> None:  # [n_in], [n_in, n_out], [n_out], [n_out]

@@ -123,6 +123,7 @@ def broken(constant):
 
     def gelu(x, out):
         out[:] = x * (0.5 + 0.5 * np.tanh(np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.045) * x**3)))
+        return out
 
     return {
         "the GELU factor": ("gelu", gelu),
